@@ -1,0 +1,62 @@
+"""Errors of the stages, one tree.
+
+::
+
+    StageError                       anything a stage refuses to do
+    ├── InputError (ValueError)      the input is wrong; nothing was started
+    │   ├── DatasetError             a data set cannot be read as described
+    │   │   └── BadImageError        an image file cannot be decoded
+    │   ├── BackboneError            unknown backbone, or one that cannot do what was asked
+    │   │   └── WeightsError         a weights file is missing or does not fit
+    │   ├── ProbeError               features and labels that no probe can be fitted to
+    │   └── JoinError                results that contradict each other or are not ours
+    └── Diverged (ArithmeticError)   a training loss became NaN or infinite
+
+Every message is one line that says what was found, where, and what to do now.
+"""
+
+
+class StageError(Exception):
+    """Base class of everything a stage refuses to do."""
+
+
+class InputError(StageError, ValueError):
+    """The input is wrong: correct it and run again."""
+
+
+class DatasetError(InputError):
+    """A data set cannot be read as described."""
+
+
+class BadImageError(DatasetError):
+    """An image file cannot be decoded."""
+
+
+class BackboneError(InputError):
+    """The backbone is unknown, or cannot do what was asked of it."""
+
+
+class WeightsError(BackboneError):
+    """A weights file is missing, unreadable, or does not fit the network."""
+
+
+class ProbeError(InputError):
+    """Features and labels that no probe can be fitted to."""
+
+
+class JoinError(InputError):
+    """Results that contradict each other, or are not results of this tool."""
+
+
+class Diverged(StageError, ArithmeticError):
+    """A training loss became NaN or infinite.
+
+    Attributes
+    ----------
+    step : int
+        The optimiser step at which it happened.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss stopped being finite at step {step}: lower the learning rate")
+        self.step = step

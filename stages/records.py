@@ -1,0 +1,310 @@
+"""Records that travel between the rooms: frozen dataclasses, units and shapes beside each field.
+
+Labels are one of two kinds. Single-label: int64 of shape (n,), an index into ``class_names``.
+Multi-label: int8 of shape (n, K) with 1 = present, 0 = absent, -1 = ignore (neither loss nor ranking
+sees that image-label pair). Scores are fractions in [0, 1]; percent appears only where people read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Regime = Literal["linear_probe", "fine_tune", "from_scratch"]
+Metric = Literal["top_1", "mean_per_class", "map_11_point"]
+SplitName = Literal["train", "validation", "test"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+REGIMES: tuple[Regime, ...] = ("linear_probe", "fine_tune", "from_scratch")
+METRICS: tuple[Metric, ...] = ("top_1", "mean_per_class", "map_11_point")
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+Progress = Callable[[int, int, str], None]
+"""Called by a stage with (done, total, note); it must return quickly and may raise to cancel."""
+
+ImageErrorPolicy = Literal["error", "exclude"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input.
+
+    The paper resizes the whole image to the input size, without a crop; SimCLR and others resize the
+    short side and take the centre (protocol, "Linear probe", grade M-H).
+    """
+
+    size: int
+    """Side of the square input, pixels."""
+    interpolation: Interpolation
+    """Pillow's resampling filter."""
+    crop: Literal["whole", "center"]
+    """``whole``: resize both sides to ``size``. ``center``: short side to size / crop_fraction, centre crop."""
+    crop_fraction: float
+    """Share of the resized short side that the centre crop keeps; unused by ``whole``."""
+    mean: tuple[float, float, float]
+    """Subtracted from RGB in [0, 1]."""
+    std: tuple[float, float, float]
+    """Divides RGB in [0, 1] after the mean was subtracted."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a backbone's weights come from, and what they are."""
+
+    kind: Literal["pretrained", "file", "package", "random"]
+    """``pretrained``: the name's own tag; ``random``: seeded initialisation."""
+    label: str
+    """What people read and find entries by: "pretrained", "file:lite0.pth", "package:NAME", "random:0"."""
+    path: Path | None = None
+    """The file, once it is known to be on this machine."""
+    sha256: str | None = None
+    """Of the file's bytes; of the text "random:SEED" for random weights; None while unknown."""
+    seed: int = 0
+    """Seed of the initialisation of ``random`` weights."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network without its head."""
+
+    name: str
+    """As in the study: a timm name, "torchvision/NAME" or "python:MODULE:FUNCTION"."""
+    weights: Weights
+    preprocessing: Preprocessing
+    dimension: int
+    """Of the penultimate features: timm's ``head_hidden_size``, or the network's own word for ``python:``."""
+    pooling: str | None = None
+    """timm's ``global_pool`` where it is not the network's default."""
+    imagenet_top1: float | None = None
+    """Fraction; None = unknown, then the backbone is left out of correlations."""
+    variant: str = ""
+    """Tells two backbones of one name apart; empty where there is but one."""
+
+    @property
+    def label(self) -> str:
+        """Name, with the variant where there is one."""
+        return f"{self.name}@{self.variant}" if self.variant else self.name
+
+
+@dataclass(frozen=True)
+class Split:
+    """One of the data set's own splits: rows in a stated order."""
+
+    name: SplitName
+    ids: tuple[str, ...]
+    """Sample ids, unique over the whole data set."""
+    paths: tuple[Path, ...]
+    """The image file of each row."""
+    labels: NDArray[Any]
+    """(n,) int64 or (n, K) int8, see the module's docstring."""
+    groups: tuple[str, ...] | None = None
+    """Rows of one group (patient, object, scene) stay on one side of every seeded split and fold."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[np.intp], name: SplitName | None = None) -> Split:
+        """Return the rows asked for, in the order asked for."""
+        return Split(
+            name=name or self.name,
+            ids=tuple(self.ids[i] for i in rows),
+            paths=tuple(self.paths[i] for i in rows),
+            labels=self.labels[rows],
+            groups=None if self.groups is None else tuple(self.groups[i] for i in rows),
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled image set with its splits."""
+
+    name: str
+    class_names: tuple[str, ...]
+    """K names, sorted by code point; a label is an index into them."""
+    multi_label: bool
+    metric: Metric
+    splits: Mapping[SplitName, Split]
+    """Always "train" and "test"; "validation" where the data set has one of its own."""
+    notes: tuple[str, ...] = ()
+    """What was done to get here that a reader must know (seeded split, ratio, ...)."""
+
+    def with_splits(self, splits: Mapping[SplitName, Split], *notes: str) -> Dataset:
+        """Return the same data set over other rows, with what was done added to the notes."""
+        return replace(self, splits=dict(splits), notes=(*self.notes, *notes))
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Consecutive rows of a split after one forward pass."""
+
+    features: NDArray[np.float32]
+    """(b, d); b <= batch size, less than the rows read where images were excluded."""
+    rows: NDArray[np.intp]
+    """(b,) positions in the split that the features belong to, ascending."""
+    stop: int
+    """Rows of the split consumed so far, excluded ones included: where a resumed extraction starts."""
+    excluded: tuple[tuple[str, str], ...] = ()
+    """(id, reason) of the unreadable images of this batch under the policy ``exclude``."""
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Penultimate features of one split, as a probe wants them."""
+
+    features: NDArray[np.floating[Any]]
+    """(n, d) float32 or float16, C-contiguous, possibly memory-mapped."""
+    labels: NDArray[Any]
+    """(n,) int64 or (n, K) int8, see the module's docstring."""
+    ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+    image_sha256: tuple[str, ...] | None = None
+    """Of the image bytes of each row: byte-identical images stay in one fold."""
+    digest: str = ""
+    """Content digest of the entry behind it; a probe records it."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may bear several labels."""
+        return self.labels.ndim == 2
+
+
+@dataclass(frozen=True)
+class SelectionRow:
+    """One candidate of a selection: what was tried and how it did."""
+
+    l2_lambda: float
+    """On the sum of losses; scikit-learn's C = 1 / l2_lambda."""
+    value: float
+    """The data set's metric on validation rows or pooled over folds, a fraction."""
+    converged: bool
+    """Whether every fit behind the value met its tolerance."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A linear probe, selected, refitted and scored once on test."""
+
+    metric: Metric
+    value: float
+    """Fraction on the test split."""
+    l2_lambda: float
+    """The chosen strength, on the sum of losses."""
+    selection: tuple[SelectionRow, ...]
+    """Every candidate, in the order of the grid."""
+    selection_method: str
+    """In words: "5-fold cross-validation over train + validation, seed 0"."""
+    coefficients: NDArray[np.float64]
+    """(K, d), or (1, d) for two classes; in the original feature space."""
+    intercepts: NDArray[np.float64]
+    """(K,) or (1,)."""
+    test_scores: NDArray[np.float32]
+    """(n_test, K) probabilities (softmax; per-label sigmoids where multi-label)."""
+    n_train: int
+    """Rows of the refit (train + validation)."""
+    n_test: int
+    seconds: float
+    """Wall time of selection, refit and scoring."""
+    warnings: tuple[str, ...] = ()
+    """Edge-of-grid optimum, missed tolerance, classes left out of folds."""
+    extras: Mapping[str, float] = field(default_factory=dict)
+    """log_loss, calibration_error: figures beside the metric."""
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """Everything of a training job but its data and its grid point (protocol, "Fine-tuning")."""
+
+    steps: int
+    """Optimiser steps; the cosine ends there."""
+    batch_size: int = 256
+    """Images a step; sampled without replacement within an epoch."""
+    micro_batch_size: int | None = None
+    """Images a forward pass; None = the whole batch. Gradients accumulate."""
+    momentum: float = 0.9
+    """Nesterov."""
+    image_size: int | None = None
+    """Side of the input in pixels; None = the backbone's own."""
+    evaluation_crop: Literal["whole", "central_87.5", "simclr"] = "whole"
+    """Which pixels are scored (protocol: grade L for the first two, H for SimCLR's)."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Share of the area that a random resized crop keeps."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Aspect ratios of a random resized crop."""
+    horizontal_flip: bool = True
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    """The word auto: CUDA where there is one, else CPU."""
+    num_workers: int = 0
+    """Decoding processes; 0 = in this process."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One line of a training curve."""
+
+    step: int
+    loss: float
+    """Mean over the images of the last step; multi-label: summed over labels."""
+    learning_rate: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """One training job: one grid point, one seed, scored on one split."""
+
+    regime: Regime
+    metric: Metric
+    value: float | None
+    """Fraction on ``scored_on``; None where the loss diverged."""
+    status: Literal["complete", "diverged"]
+    scored_on: SplitName
+    learning_rate: float
+    """Peak of the schedule."""
+    weight_decay: float
+    """The grid's c; the optimiser got c / learning_rate."""
+    seed: int
+    steps: int
+    """Steps done; less than asked for only where the loss diverged."""
+    scores: NDArray[np.float32]
+    """(n, K) probabilities on ``scored_on``; (0, K) where the loss diverged."""
+    curve: tuple[CurvePoint, ...]
+    n_train: int
+    n_test: int
+    """Rows of ``scored_on``."""
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of scores.csv; the columns are the fields, in this order."""
+
+    study: str
+    backbone: str
+    weights: str
+    variant: str
+    dataset: str
+    regime: Regime
+    metric: Metric
+    value: float | None
+    """Fraction on the test split; None unless ``status`` is "complete"."""
+    n_train: int | None
+    n_test: int | None
+    seed: int | None
+    steps: int | None
+    imagenet_top1: float | None
+    """Fraction."""
+    l2_lambda: float | None
+    learning_rate: float | None
+    weight_decay: float | None
+    status: Literal["complete", "diverged", "failed", "missing"]
+    source: str
+    """Which file the row was read from; "" for a missing cell."""
+    job: str
