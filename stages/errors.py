@@ -10,7 +10,7 @@
     │   │   └── WeightsError         a weights file is missing or does not fit
     │   ├── ProbeError               features and labels that no probe can be fitted to
     │   └── JoinError                results that contradict each other or are not ours
-    └── Diverged (ArithmeticError)   a training loss became NaN or infinite
+    └── DivergedError (ArithmeticError)   a training loss became NaN or infinite
 
 Every message is one line that says what was found, where, and what to do now.
 """
@@ -48,7 +48,7 @@ class JoinError(InputError):
     """Results that contradict each other, or are not results of this tool."""
 
 
-class Diverged(StageError, ArithmeticError):
+class DivergedError(StageError, ArithmeticError):
     """A training loss became NaN or infinite.
 
     Attributes

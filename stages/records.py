@@ -43,7 +43,7 @@ class Preprocessing:
     interpolation: Interpolation
     """Pillow's resampling filter."""
     crop: Literal["whole", "center"]
-    """``whole``: resize both sides to ``size``. ``center``: short side to size / crop_fraction, centre crop."""
+    """``whole``: resize both sides to ``size``. ``center``: short side to size / crop_fraction, then the centre."""
     crop_fraction: float
     """Share of the resized short side that the centre crop keeps; unused by ``whole``."""
     mean: tuple[float, float, float]
