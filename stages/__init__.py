@@ -1,0 +1,1 @@
+"""The science: each stage is a plain function, records in, records out."""

@@ -5,11 +5,13 @@
     StageError                       anything a stage refuses to do
     ├── InputError (ValueError)      the input is wrong; nothing was started
     │   ├── DatasetError             a data set cannot be read as described
+    │   │   ├── DatasetAbsentError   its files are not on this machine
     │   │   └── BadImageError        an image file cannot be decoded
     │   ├── BackboneError            unknown backbone, or one that cannot do what was asked
     │   │   └── WeightsError         a weights file is missing or does not fit
     │   ├── ProbeError               features and labels that no probe can be fitted to
     │   └── JoinError                results that contradict each other or are not ours
+    ├── MissingExtraError (ImportError)   an optional library is not installed
     └── DivergedError (ArithmeticError)   a training loss became NaN or infinite
 
 Every message is one line that says what was found, where, and what to do now.
@@ -26,6 +28,10 @@ class InputError(StageError, ValueError):
 
 class DatasetError(InputError):
     """A data set cannot be read as described."""
+
+
+class DatasetAbsentError(DatasetError):
+    """The data set's files are not on this machine; its cached features may be."""
 
 
 class BadImageError(DatasetError):
@@ -46,6 +52,23 @@ class ProbeError(InputError):
 
 class JoinError(InputError):
     """Results that contradict each other, or are not results of this tool."""
+
+
+class MissingExtraError(StageError, ImportError):
+    """A library of an optional extra is not installed.
+
+    Parameters
+    ----------
+    library : str
+        What could not be imported.
+    extra : str
+        Which extra of this tool brings it.
+    """
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f'{library} is not installed: pip install "penultimate[{extra}]"', name=library)
+        self.library = library
+        self.extra = extra
 
 
 class DivergedError(StageError, ArithmeticError):

@@ -187,6 +187,37 @@ class SelectionRow:
 
 
 @dataclass(frozen=True)
+class PathResult:
+    """Linear probes along a grid of lambdas, each with its certificate; axis 0 is the grid as given.
+
+    The objective, its two certificates and the rule for ``converged`` are the protocol's ("The
+    certificate"); all are float64 figures of the original features.
+    """
+
+    lambdas: NDArray[np.float64]
+    """(L,) on the sum of losses, in the order they were given."""
+    coefficients: NDArray[np.float64]
+    """(L, K, d), or (L, 1, d) for two classes; in the original feature space."""
+    intercepts: NDArray[np.float64]
+    """(L, K) or (L, 1); -inf for a class without rows, +inf for a label without a negative."""
+    objective: NDArray[np.float64]
+    """(L,) sum of losses in nats + (l2_lambda / 2) ||W||^2."""
+    bound: NDArray[np.float64]
+    """(L,) the optimum lies no more than this below ``objective``: rigorous."""
+    estimate: NDArray[np.float64]
+    """(L,) how far it most likely lies below: half the squared Newton decrement."""
+    converged: NDArray[np.bool_]
+    """(L,) whether the tolerance was met, by the protocol's rule."""
+    evaluations: NDArray[np.int64]
+    """(L,) passes over the features (one product with the weights and one back), certificate included."""
+    seconds: NDArray[np.float64]
+    """(L,) wall time of each point; what the points share is in the first one fitted."""
+    tolerance: float
+    events: tuple[str, ...] = ()
+    """What a reader must know: missed tolerances, classes left out."""
+
+
+@dataclass(frozen=True)
 class ProbeResult:
     """A linear probe, selected, refitted and scored once on test."""
 
@@ -213,7 +244,16 @@ class ProbeResult:
     warnings: tuple[str, ...] = ()
     """Edge-of-grid optimum, missed tolerance, classes left out of folds."""
     extras: Mapping[str, float] = field(default_factory=dict)
-    """log_loss, calibration_error: figures beside the metric."""
+    """log_loss, calibration_error: figures beside the metric; objective, bound, estimate of the refit."""
+    class_names: tuple[str, ...] = ()
+    """K names, one a column of ``test_scores``."""
+    multi_label: bool = False
+    test_logits: NDArray[np.float32] | None = None
+    """(n_test, K) before softmax or sigmoid: rank by these, large probabilities are equal in float32."""
+    folds: NDArray[np.int16] | None = None
+    """(n_train + n_validation,) fold of each row; validation selection: 0 = validated on, -1 = fitted on."""
+    seed: int = 0
+    """Of the folds or of the held-out rows."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +281,9 @@ class TrainRecipe:
     device: str = "auto"
     """The word auto: CUDA where there is one, else CPU."""
     num_workers: int = 0
-    """Decoding processes; 0 = in this process."""
+    """Threads that decode and cut crops; 0 = one per CPU core, at most 16."""
+    image_memory: int = 2 << 30
+    """Bytes of decoded training images to keep in memory; the rest is decoded every time it is used."""
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ def units_of(n: int, *keys: Sequence[str] | None) -> NDArray[np.intp]:
 def indicator(labels: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     """Return the (n, K) 0/1 matrix of present labels, for either kind of labels."""
     if labels.ndim == 2:
-        return (labels == 1).astype(np.int64)
-    return (labels[:, None] == np.arange(classes)[None, :]).astype(np.int64)
+        return np.asarray(labels == 1, dtype=np.int64)
+    return np.asarray(labels[:, None] == np.arange(classes)[None, :], dtype=np.int64)
 
 
 def partition(

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from stages.datasets.rows import Row, some
-from stages.errors import DatasetError
+from stages.errors import DatasetAbsentError, DatasetError
 from stages.names import did_you_mean
 from stages.records import SplitName
 
@@ -36,7 +36,7 @@ def read_csv_rows(path: Path) -> list[Row]:
         The file is missing, empty, not UTF-8, lacks a column, or names a split that is none.
     """
     if not path.is_file():
-        raise DatasetError(f"{path}: no such csv; give the path relative to the study file")
+        raise DatasetAbsentError(f"{path}: no such csv; give the path relative to the study file")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

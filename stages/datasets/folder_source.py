@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.datasets.csv_source import SPLIT_NAMES
 from stages.datasets.rows import Row, some
-from stages.errors import DatasetError
+from stages.errors import DatasetAbsentError, DatasetError
 from stages.records import SplitName
 from stages.splitting import hold_out
 
@@ -46,7 +46,7 @@ def read_folder_rows(root: Path, *, test_fraction: float, seed: int) -> tuple[li
         The folder is missing, holds no class folders, or has names that are not UTF-8.
     """
     if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder; give the path relative to the study file")
+        raise DatasetAbsentError(f"{root}: no such folder; give the path relative to the study file")
     folders = _subfolders(root)
     by_split = {folder: SPLIT_NAMES[folder.name] for folder in folders if folder.name in SPLIT_NAMES}
     if by_split and len(by_split) < len(folders):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import DatasetError
+from stages.errors import DatasetAbsentError, DatasetError
 from stages.names import did_you_mean
 from stages.records import SplitName
 
@@ -135,7 +135,7 @@ def _unpack(name: str, home: Path) -> None:
                 writer.writerow((f"{stem}.pgm", label, split))
         except ImportError as error:
             package = PACKAGED[name].package
-            raise DatasetError(
+            raise DatasetAbsentError(
                 f"packaged:{name}: the images come with the package {package}, which is not installed; "
                 f"pip install {package}"
             ) from error

@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-from stages.errors import DatasetError
+from stages.errors import DatasetAbsentError, DatasetError
 from stages.names import nearest
 from stages.records import SPLITS, Dataset, Metric, Split, SplitName
 
@@ -77,9 +77,12 @@ def build_dataset(
     if multi_label is None:
         multi_label = metric == "map_11_point" or any("|" in r.label or r.label.startswith("?") for r in rows)
     chosen: Metric = metric or ("map_11_point" if multi_label else "top_1")
+    missing = [row.id for row in rows if not row.path.is_file()]
+    if len(missing) == len(rows):
+        raise DatasetAbsentError(f"{where}: none of the {len(rows)} images is there: {some(missing)}")
     mistakes = [
         *_duplicate_ids(rows),
-        *_missing_files(rows),
+        *_missing_files(missing, len(rows)),
         *_empty_splits(rows),
         *_label_mistakes(rows, multi_label),
         *_metric_mistakes(chosen, multi_label),
@@ -137,14 +140,12 @@ def _duplicate_ids(rows: Sequence[Row]) -> list[str]:
     return [f"{len(twice)} ids are listed more than once: {some(twice)}; keep one row each"] if twice else []
 
 
-def _missing_files(rows: Sequence[Row]) -> list[str]:
+def _missing_files(missing: Sequence[str], total: int) -> list[str]:
     """Files that are listed and not there."""
-    missing = [row.id for row in rows if not row.path.is_file()]
     if not missing:
         return []
-    return [
-        f"{len(missing)} of {len(rows)} images are not there: {some(missing)}; paths are relative to the csv"
-    ]
+    count = f"{len(missing)} of {total}"
+    return [f"{count} images are not there: {some(missing)}; paths are relative to the csv's folder"]
 
 
 def _empty_splits(rows: Sequence[Row]) -> list[str]:

@@ -1,0 +1,87 @@
+"""Errors of the cache, one tree.
+
+::
+
+    CacheError                              anything the cache refuses to do
+    ├── KeyMissingError (KeyError)          no entry under this key, or none with these coordinates
+    │   └── DamagedEntryError               there was a file, it cannot be trusted, it counts as missing
+    ├── AmbiguousKeyError (LookupError)     several entries match, one has to be named
+    ├── NewerFormatError                    the entry was written by a later version of the tool
+    ├── InvalidInputError (ValueError)      what was handed to the cache cannot be stored or looked up
+    │   └── InputChangedError               a file changed while it was being read
+    ├── CacheWriteError (OSError)           disk full, no permission, device error: nothing was published
+    ├── LockTimeoutError (TimeoutError)     somebody else holds the key for longer than one may wait
+    └── RemoteError (OSError)               a remote place cannot be reached, read or written
+
+Every message is one line that says what was found, where, and what to do now.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CacheError(Exception):
+    """Base class of everything the cache refuses to do."""
+
+
+class KeyMissingError(CacheError, KeyError):
+    """No entry lies under this key, or none has these coordinates."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
+class DamagedEntryError(KeyMissingError):
+    """A file is no entry that can be trusted; it counts as missing.
+
+    Attributes
+    ----------
+    path : Path
+        The file that was refused.
+    reason : str
+        The defect, in a few words.
+    moved_to : Path or None
+        Where the file was set aside, None where it stayed.
+    """
+
+    def __init__(self, path: Path, reason: str, moved_to: Path | None = None) -> None:
+        after = f"set aside as {moved_to}" if moved_to else "not used"
+        super().__init__(f"{path}: {reason}; {after}, treated as missing: extract or pull it again")
+        self.path = path
+        self.reason = reason
+        self.moved_to = moved_to
+
+
+class AmbiguousKeyError(CacheError, LookupError):
+    """Several entries match what was asked for."""
+
+
+class NewerFormatError(CacheError):
+    """The entry is sound, but a later version of the tool wrote it."""
+
+
+class InvalidInputError(CacheError, ValueError):
+    """What was handed to the cache cannot be stored or looked up."""
+
+
+class InputChangedError(InvalidInputError):
+    """A file changed while it was being read: the work based on it is void."""
+
+
+class CacheWriteError(CacheError, OSError):
+    """The disk, a permission or a device stood in the way; nothing was published.
+
+    Made like OSError: (errno, what happened, path).
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}" if self.filename else str(self.strerror)
+
+
+class LockTimeoutError(CacheError, TimeoutError):
+    """Somebody else holds the key for longer than one may wait."""
+
+
+class RemoteError(CacheError, OSError):
+    """A remote place cannot be reached, read or written."""

@@ -1,0 +1,102 @@
+"""The only module that calls libhdf5; it runs in processes made for it, never in the reader's.
+
+libhdf5 follows links and external storage, believes declared sizes, and can crash on a full disk or a
+hostile file. So it lays out files that we then fill ourselves, and looks at files in limited children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cache.hashing import BlockHasher
+from cache.index import ARRAY_NAMES, BLOCK_BYTES, ArraySpec
+
+ALIGNMENT_BYTES = 4096
+
+
+def lay_out(
+    path: Path, block_bytes: int, arrays: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> dict[str, int]:
+    """Create an HDF5 file whose contiguous datasets have their place but no values yet.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced where it exists.
+    block_bytes : int
+        Size of the user block in front.
+    arrays : mapping of name to (dtype, shape)
+        In the order in which they lie in the file.
+
+    Returns
+    -------
+    dict of str to int
+        Offset of each array from the start of the file, bytes.
+    """
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)
+    offsets = {}
+    with h5py.File(
+        path, "w", libver=("earliest", "v110"), userblock_size=block_bytes, locking=False,
+        alignment_threshold=1, alignment_interval=ALIGNMENT_BYTES,
+    ) as file:  # fmt: skip
+        for name, (dtype, shape) in arrays.items():
+            stored = h5py.string_dtype("utf-8", int(dtype[2:])) if dtype.startswith("|S") else np.dtype(dtype)
+            datatype = h5py.h5t.py_create(stored, logical=True)
+            dataset = h5py.h5d.create(file.id, name.encode(), datatype, h5py.h5s.create_simple(shape), plist)
+            offsets[name] = int(dataset.get_offset())
+    return offsets
+
+
+def contradictions(path: Path, arrays: Mapping[str, ArraySpec]) -> Iterator[str]:
+    """Yield every point in which libhdf5's view of a file differs from its index.
+
+    Where places and types agree, the values that libhdf5 reads are hashed block by block as well.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        names = set(file)
+        if names != set(ARRAY_NAMES) or len(file.attrs):
+            yield f"HDF5 holds {sorted(names)} and {len(file.attrs)} attributes"
+        for name in ARRAY_NAMES:
+            if name in names:
+                differences = list(_differences(file, name, arrays[name]))
+                yield from differences or _wrong_blocks(file[name], name, arrays[name])
+
+
+def _differences(file: Any, name: str, spec: ArraySpec) -> Iterator[str]:
+    """Yield differences in kind and place of one array."""
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        yield f"{name} is a {type(link).__name__} in HDF5"
+        return
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        yield f"{name} is a {type(dataset).__name__} in HDF5"
+        return
+    plist = dataset.id.get_create_plist()
+    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count() or plist.get_nfilters():
+        yield f"{name} is not contiguous, plain and inside the file in HDF5"
+        return
+    found = (dataset.dtype.str, dataset.shape, dataset.id.get_offset(), len(dataset.attrs))
+    if found != (spec.dtype, spec.shape, spec.offset, 0):
+        yield f"{name} is {found} in HDF5, {(spec.dtype, spec.shape, spec.offset, 0)} in the index"
+
+
+def _wrong_blocks(dataset: Any, name: str, spec: ArraySpec) -> Iterator[str]:
+    """Yield the blocks of an array whose values, as libhdf5 reads them, are not the index's."""
+    hasher = BlockHasher()
+    rows = max(
+        1, BLOCK_BYTES // max(1, dataset.dtype.itemsize * int(np.prod(spec.shape[1:], dtype=np.int64)))
+    )
+    for start in range(0, spec.shape[0], rows):
+        hasher.update(np.ascontiguousarray(dataset[start : start + rows]).data.cast("B"))
+    if hasher.digests() != spec.blocks:
+        yield f"{name} has other values in HDF5 than in the index"

@@ -1,0 +1,127 @@
+"""What an entry is named by: SHA-256 of canonical JSON over everything that decides its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cache.errors import InvalidInputError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def canonical_json(obj: Any) -> bytes:
+    """Encode an object so that equal content gives equal bytes.
+
+    Keys are sorted by code point, nothing is padded, text is UTF-8. An int and a float of the same
+    value stay different: ``1`` and ``1.0`` are two spellings of an ingredient.
+
+    Parameters
+    ----------
+    obj : object
+        Mappings with str keys, lists, tuples, str, int, float, bool, None.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    InvalidInputError
+        NaN or an infinity, a key that is no str, a type that JSON does not have, a lone surrogate.
+
+    Examples
+    --------
+    >>> canonical_json({"b": (1, 2.5), "a": "é"}).decode()
+    '{"a":"é","b":[1,2.5]}'
+    """
+    try:
+        _refuse_other_keys(obj)
+        text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"no canonical JSON for {type(obj).__name__}: {error}") from error
+
+
+def sha256_of(obj: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of an object, 64 hex digits.
+
+    Raises
+    ------
+    InvalidInputError
+        As `canonical_json`.
+
+    Examples
+    --------
+    >>> sha256_of({"a": 1})[:16]
+    '015abd7f5cc57a2d'
+    """
+    return hashlib.sha256(canonical_json(obj)).hexdigest()
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """The name of an entry, with what it was made from.
+
+    Examples
+    --------
+    >>> key = CacheKey.from_ingredients({"backbone": "resnet50", "recipe_version": 1})
+    >>> str(key)[:8], key.ingredients["backbone"]
+    ('d7c8642c', 'resnet50')
+    """
+
+    digest: str
+    """SHA-256 of the canonical JSON of the ingredients, 64 hex digits."""
+    ingredients: Mapping[str, Any] = field(compare=False, repr=False)
+    """Plain JSON values; the cache does not know what they mean."""
+
+    def __post_init__(self) -> None:
+        if sha256_of(self.ingredients) != self.digest:
+            raise InvalidInputError(f"key {self.digest!r} is not the digest of its ingredients")
+
+    @classmethod
+    def from_ingredients(cls, mapping: Mapping[str, Any]) -> CacheKey:
+        """Name an entry after everything that decides its content.
+
+        Raises
+        ------
+        InvalidInputError
+            The mapping is empty or has no canonical JSON.
+        """
+        plain = json.loads(canonical_json(dict(mapping)))
+        if not plain:
+            raise InvalidInputError("a key needs at least one ingredient")
+        return cls(digest=sha256_of(plain), ingredients=plain)
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+def digest_of_key(key: CacheKey | str) -> str:
+    """Return the 64 hex digits of a key, refusing everything else.
+
+    Raises
+    ------
+    InvalidInputError
+        A text that is no digest; it might have been meant as a path.
+    """
+    digest = key.digest if isinstance(key, CacheKey) else key
+    if not isinstance(digest, str) or not _DIGEST.match(digest):
+        raise InvalidInputError(f"{str(digest)[:80]!r} is no cache key: expected 64 hexadecimal digits")
+    return digest
+
+
+def _refuse_other_keys(obj: Any) -> None:
+    """Refuse mapping keys that json would silently turn into text."""
+    if isinstance(obj, Mapping):
+        for name, value in obj.items():
+            if not isinstance(name, str):
+                raise TypeError(f"mapping key {name!r} is no text")
+            _refuse_other_keys(value)
+    elif isinstance(obj, list | tuple):
+        for value in obj:
+            _refuse_other_keys(value)

@@ -1,0 +1,98 @@
+"""The user block: what stands before the HDF5 part of an entry, byte by byte.
+
+::
+
+    0    magic               16 bytes
+    16   format version      uint32, little endian, as all numbers
+    20   zero                uint32
+    24   size of the block   uint64, a power of two from 65,536 up
+    32   size of the index   uint64
+    40   index digest        SHA-256 of bytes 0-39 and of the index
+    72   index               canonical JSON, UTF-8
+    ...  zeros               to the end of the block
+
+HDF5 ignores what stands before its signature at a power of two, so every HDF5 reader opens the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAGIC = b"\x89PENULTIMATE\r\n\x1a\n"
+FORMAT_VERSION = 1
+MINIMUM_BLOCK_BYTES = 1 << 16
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+_HEAD = struct.Struct("<16sIIQQ")
+HEADER_BYTES = _HEAD.size + 32
+
+ReadAt = Callable[[int, int], bytes]
+"""Called with (offset, count); returns at most count bytes."""
+
+
+class DefectError(Exception):
+    """The bytes are no entry; the text is the defect in a few words. Never leaves the cache."""
+
+
+class NewerDefectError(DefectError):
+    """A sound user block of a later format version."""
+
+
+@dataclass(frozen=True)
+class UserBlock:
+    """A user block whose digest holds."""
+
+    block_bytes: int
+    index: bytes
+    index_sha256: str
+
+
+def block_bytes_for(index_bytes: int) -> int:
+    """Return the smallest block that holds an index of so many bytes."""
+    size = MINIMUM_BLOCK_BYTES
+    while size < HEADER_BYTES + index_bytes:
+        size *= 2
+    return size
+
+
+def pack(index: bytes, block_bytes: int) -> bytes:
+    """Return header and index; the caller leaves zeros up to ``block_bytes``."""
+    head = _HEAD.pack(MAGIC, FORMAT_VERSION, 0, block_bytes, len(index))
+    return head + hashlib.sha256(head + index).digest() + index
+
+
+def unpack(read_at: ReadAt, file_bytes: int) -> UserBlock:
+    """Read and check the user block; nothing is allocated beyond the file's own size.
+
+    Raises
+    ------
+    DefectError
+        Whatever is not as written above.
+    NewerDefectError
+        The digest holds, the version is later than this program's.
+    """
+    head = read_at(0, HEADER_BYTES)
+    if not head.startswith(MAGIC):
+        raise DefectError(f"starts with {head[:16]!r}, not with an entry's magic bytes")
+    if len(head) < HEADER_BYTES:
+        raise DefectError("truncated inside its header")
+    _, version, zero, block_bytes, index_bytes = _HEAD.unpack_from(head)
+    if block_bytes < MINIMUM_BLOCK_BYTES or block_bytes & (block_bytes - 1) or block_bytes > file_bytes:
+        raise DefectError(f"declares a user block of {block_bytes} bytes in a file of {file_bytes}")
+    if index_bytes > block_bytes - HEADER_BYTES:
+        raise DefectError(f"declares an index of {index_bytes} bytes in a user block of {block_bytes}")
+    index = read_at(HEADER_BYTES, index_bytes)
+    digest = hashlib.sha256(head[: _HEAD.size] + index)
+    if digest.digest() != head[_HEAD.size :]:
+        raise DefectError("its index does not match its index digest")
+    if version > FORMAT_VERSION:
+        raise NewerDefectError(f"format version {version}, this program knows {FORMAT_VERSION}")
+    if version != FORMAT_VERSION or zero:
+        raise DefectError(f"declares format version {version}, {zero}")
+    padding = block_bytes - HEADER_BYTES - index_bytes
+    if any(read_at(HEADER_BYTES + index_bytes, padding)):
+        raise DefectError("holds bytes between its index and its HDF5 part")
+    return UserBlock(block_bytes=block_bytes, index=index, index_sha256=digest.hexdigest())

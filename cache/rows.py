@@ -1,0 +1,178 @@
+"""What a batch of rows, and the metadata of an entry, must be before they are stored or believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import InvalidInputError
+from cache.keys import canonical_json
+from cache.names import check_class_names, check_columns, check_coordinates, check_excluded, check_text
+
+_FIELDS = {"coordinates", "class_names", "multi_label", "expected_rows", "provenance"}
+_CHECK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class EntryMetadata:
+    """What the caller says about an entry, checked."""
+
+    coordinates: Mapping[str, str | int | float]
+    """What people find it by: backbone, weights, dataset, split, preprocessing, ..."""
+    class_names: tuple[str, ...]
+    multi_label: bool
+    expected_rows: int
+    """Input rows that have to be consumed before the entry is complete."""
+    provenance: Mapping[str, Any]
+    """Times, host, versions: goes beside the entry, never into it."""
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> EntryMetadata:
+        """Check a mapping with these fields; ``provenance`` may be absent.
+
+        Raises
+        ------
+        InvalidInputError
+            Unknown or missing fields, wrong types.
+        """
+        names = set(mapping)
+        if names | {"provenance"} != _FIELDS:
+            wrong = sorted(str(name) for name in (names | {"provenance"}) ^ _FIELDS)
+            raise InvalidInputError(f"metadata has unknown or missing fields: {', '.join(wrong)}")
+        rows = mapping["expected_rows"]
+        if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+            raise InvalidInputError(f"expected_rows is {rows!r}: an entry needs at least one input row")
+        if not isinstance(mapping["multi_label"], bool):
+            raise InvalidInputError(f"multi_label is {mapping['multi_label']!r}, neither True nor False")
+        return cls(
+            coordinates=check_coordinates(mapping["coordinates"]),
+            class_names=check_class_names(mapping["class_names"]),
+            multi_label=mapping["multi_label"],
+            expected_rows=rows,
+            provenance=json.loads(canonical_json(dict(mapping.get("provenance", {})))),
+        )
+
+    def shared(self) -> dict[str, Any]:
+        """Return what a resumed writer has to agree with."""
+        return {
+            "class_names": list(self.class_names),
+            "coordinates": dict(self.coordinates),
+            "expected_rows": self.expected_rows,
+            "multi_label": self.multi_label,
+        }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that fit an entry, in the byte order and layout of the file."""
+
+    features: NDArray[Any]
+    """(b, d) little-endian float32 or float16, C-contiguous, finite."""
+    labels: NDArray[Any]
+    """(b,) int64 or (b, K) int8, C-contiguous."""
+    ids: tuple[str, ...]
+    row_metadata: Mapping[str, tuple[str | None, ...]]
+    excluded: tuple[tuple[str, str], ...]
+
+
+def check_batch(
+    metadata: EntryMetadata,
+    features: NDArray[Any],
+    labels: NDArray[Any],
+    ids: Sequence[str],
+    row_metadata: Mapping[str, Sequence[str | None]],
+    excluded: Sequence[Sequence[str]],
+) -> Batch:
+    """Check one batch against the entry it goes into.
+
+    Raises
+    ------
+    InvalidInputError
+        Wrong dtype or shape, NaN or infinite features, labels outside the classes, bad ids.
+    """
+    features, labels = np.asarray(features), np.asarray(labels)
+    if features.ndim != 2 or features.shape[1] < 1 or features.dtype not in (np.float32, np.float16):
+        raise InvalidInputError(
+            f"features are {features.dtype} {features.shape}: expected (b, d) float32 or float16"
+        )
+    names = tuple(check_text(name, "id") for name in ids)
+    if len(names) != len(features):
+        raise InvalidInputError(f"{len(names)} ids for {len(features)} rows of features")
+    check_finite(features, names)
+    check_labels(labels, len(features), len(metadata.class_names), metadata.multi_label)
+    return Batch(
+        features=np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("<")),
+        labels=np.ascontiguousarray(labels, dtype="|i1" if metadata.multi_label else "<i8"),
+        ids=names,
+        row_metadata=check_columns({name: list(cells) for name, cells in row_metadata.items()}, len(names)),
+        excluded=check_excluded([list(pair) for pair in excluded]),
+    )
+
+
+def check_finite(features: NDArray[Any], ids: Sequence[str]) -> None:
+    """Refuse NaN and infinities, naming the first row that has one.
+
+    Raises
+    ------
+    InvalidInputError
+        With the row's id.
+    """
+    for start in range(0, len(features), _CHECK_ROWS):
+        finite = np.isfinite(features[start : start + _CHECK_ROWS]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.flatnonzero(~finite)[0])
+            raise InvalidInputError(f"features of row {row} ({ids[row]!r:.120}) are not finite")
+
+
+def check_labels(labels: NDArray[Any], rows: int, classes: int, multi_label: bool) -> None:
+    """Refuse labels that do not fit the classes.
+
+    Raises
+    ------
+    InvalidInputError
+        Wrong dtype or shape; an index outside 0 ... K-1; a value other than -1, 0, 1.
+    """
+    dtype, shape = (np.int8, (rows, classes)) if multi_label else (np.int64, (rows,))
+    if labels.dtype != dtype or labels.shape != shape:
+        raise InvalidInputError(
+            f"labels are {labels.dtype} {labels.shape}: expected {np.dtype(dtype)} {shape}"
+        )
+    low, high = (-1, 1) if multi_label else (0, classes - 1)
+    if labels.size and (labels.min() < low or labels.max() > high):
+        found = f"{labels.min()} ... {labels.max()}"
+        raise InvalidInputError(f"labels reach from {found}: expected {low} ... {high} for {classes} classes")
+
+
+def check_ids(raw: NDArray[Any]) -> tuple[str, ...]:
+    """Decode the ids of a file and refuse what no writer of ours would have stored.
+
+    Raises
+    ------
+    InvalidInputError
+        No UTF-8, empty, control characters, one id twice.
+    """
+    try:
+        ids = tuple(check_text(name.decode("utf-8"), "id") for name in raw.tolist())
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"an id is no UTF-8: {error.reason}") from error
+    refuse_repeated(ids, set())
+    return ids
+
+
+def refuse_repeated(ids: Sequence[str], seen: set[str]) -> None:
+    """Refuse ids that were there before, and add the others to those seen.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the first id that occurs twice.
+    """
+    for name in ids:
+        if name in seen:
+            raise InvalidInputError(f"id {name!r:.120} occurs twice")
+        seen.add(name)

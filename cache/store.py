@@ -1,0 +1,252 @@
+"""The store: a folder of entries, each under its key, found by its human coordinates.
+
+::
+
+    ROOT/entries/ab/abcd....h5     an entry, read-only, complete or not there
+    ROOT/entries/ab/abcd....json   its provenance
+    ROOT/staging/abcd.../          batches on their way
+    ROOT/locks/                    who is writing what
+    ROOT/quarantine/               files that were refused
+    ROOT/trash/                    entries that were removed, until their grace is over
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.atomic import make_folder, set_aside, write_errors
+from cache.entry import Entry, load, open_entry
+from cache.errors import CacheError, DamagedEntryError, InvalidInputError, KeyMissingError, NewerFormatError
+from cache.hashing import BytesDone
+from cache.index import Index
+from cache.keys import CacheKey, digest_of_key
+from cache.layout import DefectError, NewerDefectError
+from cache.locks import Notify, silent
+from cache.rows import EntryMetadata
+from cache.system import private_folder
+from cache.verified import VerifiedFiles
+from cache.writer import Writer
+
+SUFFIX = ".h5"
+
+
+@dataclass(frozen=True)
+class EntryInfo:
+    """What a list shows of an entry; the values behind it were not verified."""
+
+    key: str
+    """64 hex digits."""
+    path: Path
+    coordinates: Mapping[str, str | int | float]
+    rows: int
+    dimension: int
+    dtype: str
+    classes: int
+    multi_label: bool
+    excluded: int
+    """Input rows without features."""
+    nbytes: int
+    """Size of the file."""
+    modified: float
+    """When it was published here, seconds since the epoch."""
+
+
+class Store:
+    """Entries in a folder, shared by any number of readers and writers.
+
+    Parameters
+    ----------
+    root : Path or str
+        The folder; made by the first writer.
+    private : Path, optional
+        Where this user alone remembers what was verified; default: the user's state folder.
+    notify : callable, optional
+        Gets one line for a person now and then: who holds a lock, what was set aside.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> store = Store(tempfile.mkdtemp())
+    >>> key = CacheKey.from_ingredients({"backbone": "resnet50", "recipe_version": 1})
+    >>> metadata = {"coordinates": {"backbone": "resnet50", "split": "test"}, "class_names": ["cat", "dog"],
+    ...             "multi_label": False, "expected_rows": 2}
+    >>> with store.writer(key, metadata) as writer:
+    ...     writer.append(np.ones((2, 3), np.float32), np.array([0, 1]), ["a.jpg", "b.jpg"], stop=2)
+    ...     entry = writer.publish()
+    >>> entry.features.shape, entry.ids, store.find(backbone="resnet50")[0].rows
+    ((2, 3), ('a.jpg', 'b.jpg'), 2)
+    """
+
+    def __init__(
+        self, root: Path | str, *, private: Path | str | None = None, notify: Notify = silent
+    ) -> None:
+        self.root = Path(root)
+        self.notify = notify
+        self._verified = VerifiedFiles(Path(private) if private is not None else private_folder())
+
+    def writer(
+        self, key: CacheKey, metadata: Mapping[str, Any] | EntryMetadata, *, timeout: float | None = None
+    ) -> Writer:
+        """Return a writer of one entry, to be entered with ``with``.
+
+        Parameters
+        ----------
+        key : CacheKey
+            From all ingredients.
+        metadata : mapping
+            ``coordinates`` (flat), ``class_names``, ``multi_label``, ``expected_rows`` and, optional,
+            ``provenance`` (goes beside the entry, never into it).
+        timeout : float, optional
+            Seconds to wait for somebody else who writes the same key; default: as long as it takes.
+
+        Raises
+        ------
+        InvalidInputError
+            The metadata are not as said.
+        """
+        if not isinstance(key, CacheKey):
+            raise InvalidInputError("a writer needs a CacheKey with its ingredients, not a digest")
+        checked = metadata if isinstance(metadata, EntryMetadata) else EntryMetadata.from_mapping(metadata)
+        return Writer(self, key, checked, timeout)
+
+    def read(self, key: CacheKey | str, *, progress: BytesDone | None = None) -> Entry:
+        """Return a verified entry.
+
+        Raises
+        ------
+        KeyMissingError
+            No such entry.
+        DamagedEntryError
+            There was one and a byte of it is wrong; it was set aside.
+        NewerFormatError
+            A later version of the tool wrote it.
+        """
+        path = self.path_of(key)
+        try:
+            return load(path, digest_of_key(key), self._verified, progress)
+        except FileNotFoundError:
+            raise KeyMissingError(f"{path}: no such entry: extract it, or pull it") from None
+        except NewerDefectError as error:
+            raise NewerFormatError(f"{path}: {error}: update penultimate, then run again") from error
+        except DefectError as error:
+            raise self._set_aside(path, str(error)) from error
+
+    def info(self, key: CacheKey | str) -> EntryInfo:
+        """Return what a list shows of one entry.
+
+        Raises
+        ------
+        KeyMissingError, DamagedEntryError, NewerFormatError
+            As `read`; only the index is checked.
+        """
+        path = self.path_of(key)
+        try:
+            with open_entry(path) as opened:
+                if opened.index.key.digest != digest_of_key(key):
+                    raise DefectError(f"holds the key {opened.index.key.digest}")
+                return _info(path, opened.index, opened.status)
+        except FileNotFoundError:
+            raise KeyMissingError(f"{path}: no such entry: extract it, or pull it") from None
+        except NewerDefectError as error:
+            raise NewerFormatError(f"{path}: {error}: update penultimate, then run again") from error
+        except DefectError as error:
+            raise self._set_aside(path, str(error)) from error
+
+    def find(self, **coordinates: str | float) -> list[EntryInfo]:
+        """Return the entries that have all these coordinates, sorted by all of theirs."""
+        wanted = coordinates.items()
+        return [
+            info for info in self.list() if all(info.coordinates.get(name) == value for name, value in wanted)
+        ]
+
+    def list(self) -> list[EntryInfo]:
+        """Return all entries with a sound index, sorted by their coordinates."""
+        infos = []
+        for digest in self.keys():
+            try:
+                infos.append(self.info(digest))
+            except CacheError as error:
+                self.notify(str(error))
+        return sorted(
+            infos, key=lambda info: (sorted((n, str(v)) for n, v in info.coordinates.items()), info.key)
+        )
+
+    def keys(self) -> Iterator[str]:
+        """Yield the digests under which files lie, sorted."""
+        for path in sorted((self.root / "entries").glob(f"??/*{SUFFIX}")):
+            digest = path.name.removesuffix(SUFFIX)
+            if (
+                len(digest) == 64
+                and set(digest) <= set("0123456789abcdef")
+                and digest[:2] == path.parent.name
+            ):
+                yield digest
+
+    def remove(self, key: CacheKey | str) -> Path:
+        """Move an entry to the trash and return where it lies now; readers keep what they have open.
+
+        Raises
+        ------
+        KeyMissingError
+            No such entry.
+        CacheWriteError
+            No permission.
+        """
+        path = self.path_of(key)
+        if not os.path.lexists(path):
+            raise KeyMissingError(f"{path}: no such entry: nothing to remove")
+        trash = make_folder(self.root / "trash" / digest_of_key(key))
+        with write_errors(path, "moving to the trash"):
+            path.replace(trash / path.name)
+            side = path.with_suffix(".json")
+            if side.exists():
+                side.replace(trash / side.name)
+            os.utime(trash)
+        return trash / path.name
+
+    def __contains__(self, key: object) -> bool:
+        """Whether an entry with a sound index lies under the key; its values are not hashed."""
+        if not isinstance(key, CacheKey | str):
+            return False
+        try:
+            self.info(key)
+        except KeyMissingError:
+            return False
+        return True
+
+    def path_of(self, key: CacheKey | str) -> Path:
+        """Return where the entry of a key lies or would lie."""
+        digest = digest_of_key(key)
+        return self.root / "entries" / digest[:2] / f"{digest}{SUFFIX}"
+
+    def staging_folder(self, key: CacheKey | str) -> Path:
+        """Return where the rows of a key are staged."""
+        return self.root / "staging" / digest_of_key(key)
+
+    def _set_aside(self, path: Path, reason: str) -> DamagedEntryError:
+        """Move a file that cannot be trusted out of the way and say so."""
+        error = DamagedEntryError(path, reason, set_aside(path, self.root / "quarantine"))
+        self.notify(str(error))
+        return error
+
+
+def _info(path: Path, index: Index, status: os.stat_result) -> EntryInfo:
+    """Summarise an index."""
+    features = index.arrays["features"]
+    return EntryInfo(
+        key=index.key.digest,
+        path=path,
+        coordinates=index.coordinates,
+        rows=index.rows,
+        dimension=features.shape[1],
+        dtype=features.dtype,
+        classes=len(index.class_names),
+        multi_label=index.multi_label,
+        excluded=len(index.excluded),
+        nbytes=status.st_size,
+        modified=status.st_mtime,
+    )

@@ -1,0 +1,128 @@
+"""The one module that knows about platforms: opening, syncing, limits, who and where we are.
+
+Linux is tested. Where a platform lacks a facility the function says so in its docstring and does the
+most it can: correctness never rests on it, only durability after a power cut or the speed of a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import getpass
+import os
+import platform
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_BLOCK = getattr(os, "O_NONBLOCK", 0)
+_CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+READ_FLAGS = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _CLOSE_ON_EXEC | _BINARY
+"""A symbolic link is refused and a FIFO does not block (Windows has neither flag)."""
+WRITE_FLAGS = os.O_RDWR | _NO_FOLLOW | _CLOSE_ON_EXEC | _BINARY
+
+_NO_SUCH_FACILITY = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename within a folder survive a power cut; Windows syncs folders by itself."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _CLOSE_ON_EXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, *_NO_SUCH_FACILITY}:  # some network mounts refuse it
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def place_if_absent(source: Path, target: Path) -> bool:
+    """Move a file to a name that nobody has taken; False where somebody has.
+
+    A hard link is create-if-absent in one step. File systems without hard links get a test and a
+    rename: two writers of one key may then replace each other's equal content.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_SUCH_FACILITY:
+            raise
+        if target.exists():
+            return False
+        source.rename(target)
+        return True
+    source.unlink()
+    return True
+
+
+def limit_this_process(seconds: int, memory_bytes: int, file_bytes: int = 0) -> None:
+    """Bound processor time, address space and written files of this process, and write no core.
+
+    Without the `resource` module (Windows) there is no bound; the caller's own timeout remains.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    limits = {
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_AS: memory_bytes,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_CORE: 0,
+    }
+    for what, value in limits.items():
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses RLIMIT_AS
+            resource.setrlimit(what, (value, value))
+
+
+def private_folder() -> Path:
+    """Return where this user alone remembers things: XDG's state folder, else the local equivalent."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or tempfile.gettempdir())
+    else:
+        base = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
+    return base / "penultimate"
+
+
+def host_name() -> str:
+    """Return this machine's name."""
+    return socket.gethostname() or platform.node() or "unknown host"
+
+
+def user_name() -> str:
+    """Return the user's name, or the number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown user"
+
+
+def process_is_alive(pid: int) -> bool:
+    """Whether a process of this machine exists; where that cannot be asked, True."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def file_opener(flags: int = READ_FLAGS) -> Callable[[str, int], int]:
+    """Return an opener for `open` that never follows a link and never waits for a FIFO."""
+
+    def opener(name: str, _flags: int) -> int:
+        return os.open(name, flags)
+
+    return opener

@@ -1,0 +1,57 @@
+"""Which files this user has verified, so that a file that did not change is hashed once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cache.digests import CLOCK_RESOLUTION_SECONDS
+
+_TABLE = """create table if not exists verified (
+    device text, inode text, size integer, mtime_ns integer, ctime_ns integer,
+    index_sha256 text, primary key (device, inode)) without rowid"""
+
+
+class VerifiedFiles:
+    """A private memory of verified files, by device, inode, size, mtime and ctime.
+
+    Parameters
+    ----------
+    folder : Path
+        This user's own, made with mode 0700. Where it cannot be used files are verified each time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "verified.sqlite"
+
+    def knows(self, status: os.stat_result, index_sha256: str) -> bool:
+        """Whether this very state of the file was verified, with this index."""
+        query = "select size, mtime_ns, ctime_ns, index_sha256 from verified where device = ? and inode = ?"
+        with contextlib.suppress(sqlite3.Error, OSError), self._connection() as connection:
+            row = connection.execute(query, (str(status.st_dev), str(status.st_ino))).fetchone()
+            return bool(row == (status.st_size, status.st_mtime_ns, status.st_ctime_ns, index_sha256))
+        return False
+
+    def remember(self, status: os.stat_result, index_sha256: str) -> None:
+        """Keep a verified state, unless the file is so new that it could change unnoticed."""
+        if status.st_ctime_ns > time.time_ns() - int(CLOCK_RESOLUTION_SECONDS * 1e9):
+            return
+        row = (str(status.st_dev), str(status.st_ino), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        with contextlib.suppress(sqlite3.Error, OSError), self._connection() as connection, connection:
+            connection.execute(
+                "insert or replace into verified values (?, ?, ?, ?, ?, ?)", (*row, index_sha256)
+            )
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=10.0)
+        try:
+            connection.execute(_TABLE)
+            yield connection
+        finally:
+            connection.close()

@@ -1,0 +1,286 @@
+"""Writing one entry: batches are staged and synced, then built apart from this process, then published."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.atomic import make_folder, write_errors, write_file
+from cache.entry import Entry
+from cache.errors import CacheWriteError, InputChangedError, InvalidInputError, KeyMissingError
+from cache.keys import CacheKey, canonical_json
+from cache.locks import KeyLock
+from cache.rows import EntryMetadata, check_batch, refuse_repeated
+from cache.staging import LOG_NAME, StagingLog
+from cache.system import place_if_absent, sync_folder
+
+if TYPE_CHECKING:
+    from cache.store import Store
+
+NOTE_SECONDS = 5.0
+_BUILT_NAME = "entry.h5.part"
+
+
+class Writer:
+    """Stages the rows of one entry and publishes them; made by `Store.writer`, used in a with-block.
+
+    Entering waits for the key's lock. Where the entry was published meanwhile, ``published`` holds it,
+    ``next_row`` is the number of input rows and `publish` returns it: the natural loop does nothing.
+    Leaving the block without `publish` keeps what was staged for a later resume.
+    """
+
+    def __init__(self, store: Store, key: CacheKey, metadata: EntryMetadata, timeout: float | None) -> None:
+        self.key = key
+        self.metadata = metadata
+        self.published: Entry | None = None
+        """The entry, once it is in the store."""
+        self.next_row = 0
+        """Input rows already staged: where extraction has to go on."""
+        self._store = store
+        self._timeout = timeout
+        self._folder = store.staging_folder(key)
+        self._lock = KeyLock(store.root / "locks", key.digest)
+        self._stack = contextlib.ExitStack()
+        self._log: StagingLog | None = None
+        self._opening: dict[str, Any] | None = None
+        self._columns: tuple[str, ...] = ()
+        self._ids: set[str] = set()
+        self._rows = 0
+        self._noted = 0.0
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._lock.held(self._store.notify, self._timeout))
+            try:
+                self._use(self._store.read(self.key))
+            except KeyMissingError:
+                make_folder(self._folder)
+                self._log = StagingLog(self._folder / LOG_NAME)
+                stack.callback(self._log.close)
+                self._resume(self._log)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if isinstance(error, InputChangedError):
+                self.discard()
+            elif self._log is not None and self.published is None:
+                with contextlib.suppress(CacheWriteError):
+                    self._log.sync()
+
+    def append(
+        self,
+        features: NDArray[np.floating[Any]],
+        labels: NDArray[Any],
+        ids: Sequence[str],
+        *,
+        stop: int,
+        row_metadata: Mapping[str, Sequence[str | None]] | None = None,
+        excluded: Sequence[Sequence[str]] = (),
+    ) -> None:
+        """Stage the next rows; where this fails nothing of the batch is kept and it may be repeated.
+
+        Parameters
+        ----------
+        features : ndarray of shape (b, d), float32 or float16
+            Finite; b may be 0 where every row of the batch was excluded.
+        labels : ndarray of shape (b,), int64, or (b, K), int8
+            Index into the class names; multi-label: 1, 0 or -1 (ignore).
+        ids : sequence of str
+            Unique over the entry.
+        stop : int
+            Input rows consumed so far, excluded ones included.
+        row_metadata : mapping of str to sequence of str or None
+            The same columns in every batch.
+        excluded : sequence of (id, reason)
+            Input rows of this batch without features.
+
+        Raises
+        ------
+        InvalidInputError
+            The rows do not fit the entry.
+        CacheWriteError
+            Disk full or device error; what was staged before stays.
+        """
+        log = self._staging()
+        batch = check_batch(self.metadata, features, labels, ids, row_metadata or {}, excluded)
+        opening = self._opening_frame(batch.features)
+        columns = tuple(sorted(batch.row_metadata))
+        self._check_step(stop, len(batch.ids) + len(batch.excluded), opening, columns)
+        seen = set(self._ids)
+        refuse_repeated([*batch.ids, *(name for name, _ in batch.excluded)], seen)
+        header = {
+            "excluded": batch.excluded,
+            "features_bytes": batch.features.nbytes,
+            "ids": batch.ids,
+            "row_metadata": dict(batch.row_metadata),
+            "stop": stop,
+        }
+        if self._opening is None:
+            log.append(opening)
+            self._opening, self._columns = opening, columns
+        log.append(header, batch.features.tobytes() + batch.labels.tobytes())
+        self._ids, self.next_row, self._rows = seen, stop, self._rows + len(batch.ids)
+        self._tell()
+
+    def publish(self) -> Entry:
+        """Build the entry apart from this process, prove it, and move it into place.
+
+        Returns
+        -------
+        Entry
+            Read back from where it lies.
+
+        Raises
+        ------
+        InvalidInputError
+            Input rows are missing, or no row has features.
+        CacheWriteError
+            The disk refused; what was staged stays.
+        """
+        if self.published is not None:
+            return self.published
+        log = self._staging()
+        if self.next_row != self.metadata.expected_rows or not self._rows:
+            raise InvalidInputError(
+                f"key {self.key.digest[:12]}...: {self.next_row} of {self.metadata.expected_rows} input rows "
+                f"consumed, {self._rows} with features: nothing to publish"
+            )
+        log.sync()
+        built = self._folder / _BUILT_NAME
+        run_builder(log.path, built)
+        target = self._store.path_of(self.key)
+        make_folder(target.parent)
+        write_file(target.with_suffix(".json"), canonical_json(dict(self.metadata.provenance)))
+        with write_errors(target, "publishing"):
+            built.chmod(built.stat().st_mode & ~0o222)
+            place_if_absent(built, target)
+            sync_folder(target.parent)
+        entry = self._store.read(self.key)
+        self._use(entry)
+        self.discard()
+        return entry
+
+    def discard(self) -> None:
+        """Remove what was staged."""
+        if self._log is not None:
+            self._log.restart()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._opening, self._ids, self._rows = None, set(), 0
+        if self.published is None:
+            self.next_row = 0
+
+    def _use(self, entry: Entry) -> None:
+        """Take an entry that is in the store as this writer's result."""
+        self.published = entry
+        self.next_row = self.metadata.expected_rows
+
+    def _resume(self, log: StagingLog) -> None:
+        """Go on from what a former writer staged, where it was making the same entry."""
+        headers = log.recover()
+        if not headers:
+            return
+        opening = {name: value for name, value in headers[0].items() if name != "arrays"}
+        if canonical_json(opening) != canonical_json(self._shared()):
+            self._store.notify(
+                f"key {self.key.digest[:12]}...: staged rows have other metadata, starting over"
+            )
+            log.restart()
+            return
+        self._opening = headers[0]
+        for header in headers[1:]:
+            self._columns = tuple(sorted(header["row_metadata"]))
+            self._ids.update(header["ids"], (name for name, _ in header["excluded"]))
+            self._rows += len(header["ids"])
+            self.next_row = header["stop"]
+
+    def _shared(self) -> dict[str, Any]:
+        """Return what two writers of one entry have to agree on."""
+        return {**self.metadata.shared(), "ingredients": self.key.ingredients}
+
+    def _opening_frame(self, features: NDArray[Any]) -> dict[str, Any]:
+        """Return the first frame of the log that these features belong to."""
+        arrays = {"dimension": features.shape[1], "features_dtype": features.dtype.str}
+        return {**self._shared(), "arrays": arrays}
+
+    def _check_step(self, stop: int, rows: int, opening: dict[str, Any], columns: tuple[str, ...]) -> None:
+        """Refuse a batch that skips input rows or differs in kind from those before."""
+        if stop != self.next_row + rows or stop > self.metadata.expected_rows:
+            raise InvalidInputError(
+                f"a batch of {rows} rows after row {self.next_row} of {self.metadata.expected_rows} "
+                f"cannot end at row {stop}"
+            )
+        if self._opening is not None and (
+            opening["arrays"] != self._opening["arrays"] or columns != self._columns
+        ):
+            raise InvalidInputError(
+                f"a batch with {opening['arrays']} and row metadata {list(columns)} "
+                f"after batches with {self._opening['arrays']} and {list(self._columns)}"
+            )
+
+    def _staging(self) -> StagingLog:
+        """Return the open log, or say why there is none."""
+        if self._log is None or self.published is not None:
+            raise InvalidInputError(
+                f"key {self.key.digest[:12]}...: nothing to write, use it in a with-block once"
+            )
+        return self._log
+
+    def _tell(self) -> None:
+        """Leave word for those who wait."""
+        if time.monotonic() - self._noted >= NOTE_SECONDS:
+            self._noted = time.monotonic()
+            self._lock.note(f"{self.next_row} of {self.metadata.expected_rows} rows")
+
+
+def run_builder(log: Path, target: Path) -> str:
+    """Build an entry from a staging log in a child process and return its index digest.
+
+    Raises
+    ------
+    CacheWriteError
+        The child refused or died; the target, if any, was removed.
+    """
+    home = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    child = subprocess.run(  # noqa: S603
+        [sys.executable, "-P", "-m", "cache.build", str(log), str(target)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        answer = json.loads(child.stdout)
+        return str(answer["index_sha256"])
+    except (ValueError, KeyError):
+        with contextlib.suppress(OSError):
+            target.unlink()
+        reason, number = _why(child)
+        raise CacheWriteError(
+            number, f"building the entry failed: {reason}: free space and run again", str(target)
+        ) from None
+
+
+def _why(child: subprocess.CompletedProcess[bytes]) -> tuple[str, int | None]:
+    """Say in a few words why a child gave no entry."""
+    with contextlib.suppress(ValueError, KeyError):
+        answer = json.loads(child.stdout)
+        return str(answer["error"]), answer["errno"]
+    last = child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
+    return f"the building process ended with status {child.returncode}: {last[0][:200]}", None

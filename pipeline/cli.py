@@ -1,0 +1,311 @@
+"""The command line: parse, one call of the library, print. Errors become lines and an exit status here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from pipeline.errors import (
+    EXIT_DONE,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    EXIT_SURROUNDINGS,
+    StudyError,
+    SurroundingsError,
+)
+
+if TYPE_CHECKING:
+    from pipeline.config import Study
+    from pipeline.jobs import Stage
+    from pipeline.run import Outcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EPILOG = """Exit status: 0 all done; 1 some jobs failed, the others are done; 2 the input is wrong, nothing was
+started; 3 the machine said no (disk, permissions), run again to go on; 4 interrupted, run again to go on."""
+
+
+@click.group(
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="penultimate")
+def cli() -> None:
+    """Which pretrained backbone transfers best to your images, and how sure is that?
+
+    A study file names backbones and labelled image sets. Stage one (extract) caches penultimate features,
+    stage two (probe) fits linear probes to them on CPU, stage three (fine-tune, scratch, join) trains,
+    joins all results and writes scores.csv, statistics.json and report.html.
+
+    `penultimate demo` shows it all in minutes; `penultimate init FOLDER` writes a study for your images.
+    """
+
+
+def output_options(command: F) -> F:
+    """Give a command --json and --quiet."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+    return click.option("--quiet", is_flag=True, help="No bars and no remarks; errors only.")(command)
+
+
+def run_options(command: F) -> F:
+    """Give a command the options of everything that runs jobs."""
+    for option in (
+        click.option("--only", metavar="REGEX", help="Run only the jobs whose name matches."),
+        click.option(
+            "--jobs", type=click.IntRange(min=1), help="Processes for probes (default: one a core)."
+        ),
+        click.option("--rehash", is_flag=True, help="Hash every image again; distrust what is remembered."),
+    ):
+        command = option(command)
+    return output_options(command)
+
+
+study_argument = click.argument("study", type=click.Path(path_type=Path))
+
+
+def stage_command(name: str, stages: tuple[Stage, ...], about: str) -> None:
+    """Add a command that runs some stages of a study."""
+
+    @cli.command(name, help=about)
+    @study_argument
+    @run_options
+    def command(study: Path, **options: Any) -> None:
+        from pipeline.config import load_study
+
+        _run(load_study(study), stages, **options)
+
+
+stage_command(
+    "run",
+    ("extract", "probe", "fine-tune", "scratch", "join"),
+    "Run every stage of STUDY that is missing or stale, then join.",
+)
+stage_command(
+    "extract",
+    ("extract",),
+    "Stage one: forward passes of every backbone over every image set, into the cache.",
+)
+stage_command(
+    "probe", ("probe",), "Stage two: cross-validated linear probes, on CPU, from cached features alone."
+)
+stage_command("fine-tune", ("fine-tune",), "Stage three: fine-tune every backbone from its weights.")
+stage_command("scratch", ("scratch",), "Stage three: train every backbone from random initialisation.")
+stage_command("join", ("join",), "Stage three: join all results into scores, statistics, figures and report.")
+
+
+@cli.command()
+@run_options
+def demo(**options: Any) -> None:
+    """Run the demo: three ImageNet backbones, three small image sets, all regimes, into ./runs/demo.
+
+    Everything it needs came with the installation; nothing is downloaded.
+    """
+    from pipeline.config import load_study
+
+    study = load_study(Path(__file__).parent / "studies" / "demo.toml")
+    _run(study.model_copy(update={"folder": Path.cwd()}), ("extract", "probe", "fine-tune", "scratch", "join"),
+         **options)  # fmt: skip
+
+
+def _run(
+    study: Study,
+    stages: tuple[Stage, ...],
+    *,
+    only: str | None,
+    jobs: int | None,
+    rehash: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run stages and say what came out; the exit status tells whether all jobs are done."""
+    from pipeline.progress import Reporter
+    from pipeline.run import run
+    from pipeline.show import outcome_json, outcome_text
+
+    reporter = Reporter(quiet=quiet or as_json)
+    outcome = run(study, stages, only=only, workers=jobs, rehash=rehash, reporter=reporter)
+    if as_json:
+        _print_json(outcome_json(outcome))
+    else:
+        text = outcome_text(outcome, stages)
+        click.echo(text, err=quiet) if text and not (quiet and not outcome.failed) else None
+    sys.exit(_status(outcome))
+
+
+def _status(outcome: Outcome) -> int:
+    """Return the exit status of a run."""
+    return EXIT_SOME_FAILED if outcome.failed else EXIT_DONE
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="The study file (default: ./NAME.toml).")
+@output_options
+def init(folder: Path, output: Path | None, as_json: bool, quiet: bool) -> None:
+    """Write a first study for FOLDER: split folders, class folders, or images with a split.csv."""
+    from pipeline.init import write_first_study
+
+    written = write_first_study(folder, output)
+    if as_json:
+        _print_json({"study": str(written.path), "dataset": written.summary})
+    elif not quiet:
+        click.echo(f"{written.path}: {written.summary}")
+        click.echo(f"next: penultimate run {written.path}")
+
+
+@cli.command()
+@study_argument
+@output_options
+def status(study: Path, as_json: bool, quiet: bool) -> None:
+    """Show how far STUDY is: jobs done, missing, stale and waiting, and why."""
+    _show_plan(study, as_json=as_json, quiet=quiet, every_job=False)
+
+
+@cli.command()
+@study_argument
+@output_options
+def plan(study: Path, as_json: bool, quiet: bool) -> None:
+    """List every job of STUDY with its state; nothing is run."""
+    _show_plan(study, as_json=as_json, quiet=quiet, every_job=True)
+
+
+def _show_plan(path: Path, *, as_json: bool, quiet: bool, every_job: bool) -> None:
+    """Print a plan."""
+    from pipeline.config import load_study
+    from pipeline.plan import plan as make_plan
+    from pipeline.progress import Reporter
+    from pipeline.show import plan_json, plan_text
+
+    with Reporter(quiet=quiet or as_json).bar("hashing images", "images") as progress:
+        current = make_plan(load_study(path), stages=("probe", "join"), progress=progress)
+    if as_json:
+        _print_json(plan_json(current))
+    elif not quiet:
+        click.echo(plan_text(current, every_job=every_job))
+
+
+@cli.command()
+@click.argument("pattern", default="")
+@output_options
+def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
+    """List the known backbones whose name contains PATTERN, with dimension, input size, ImageNet top-1."""
+    from pipeline.show import backbone_rows, rows_text
+
+    rows = backbone_rows(pattern)
+    if not rows:
+        raise StudyError(f"no known backbone has {pattern!r} in its name; try a shorter part of it")
+    if as_json:
+        _print_json(rows)
+    elif not quiet:
+        click.echo(rows_text(rows))
+
+
+@cli.command()
+@output_options
+def datasets(as_json: bool, quiet: bool) -> None:
+    """List the image sets known by name, and the kinds of sources for your own."""
+    from pipeline.show import dataset_rows, rows_text
+
+    if as_json:
+        _print_json(dataset_rows())
+    elif not quiet:
+        click.echo(rows_text(dataset_rows()))
+        click.echo("\nyour own: source = \"csv:split.csv\" (path,label,split[,group]) or \"folder:images\"")  # fmt: skip
+
+
+@cli.command()
+@click.argument("stage", type=click.Choice(["extract", "probe", "train"]))
+@click.option(
+    "--images", type=click.IntRange(min=32), default=256, show_default=True, help="How many images."
+)
+@output_options
+def bench(stage: str, images: int, as_json: bool, quiet: bool) -> None:
+    """Measure a STAGE beside the plain way to do it, both in one run, and print the ratio."""
+    from pipeline.bench import bench as measure
+    from pipeline.show import rows_text
+
+    rows = measure(stage, images=images)
+    if as_json:
+        _print_json(rows)
+    elif not quiet:
+        click.echo(rows_text(rows))
+
+
+def _print_json(value: Any) -> None:
+    """Print one JSON value, strict."""
+    click.echo(json.dumps(value, indent=1, allow_nan=False, default=str))
+
+
+def _add_cache_commands() -> None:
+    """Add the group `penultimate cache`."""
+    from pipeline.cli_cache import cache
+
+    cli.add_command(cache)
+
+
+_add_cache_commands()
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the status of `EPILOG`."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        _check_neighbours()
+        cli.main(standalone_mode=False)
+        sys.exit(EXIT_DONE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted: everything finished is kept; run the same command again to go on", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        _exit_with(error)
+
+
+def _terminated(_signal: int, _frame: object) -> NoReturn:
+    """Treat SIGTERM (preemption, a scheduler's end) as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _exit_with(error: Exception) -> NoReturn:
+    """Say a known error in lines and exit; an unknown one is a bug and keeps its traceback."""
+    from cache import CacheError, CacheWriteError, RemoteError
+    from stages.errors import InputError, MissingExtraError
+
+    if isinstance(error, StudyError | InputError | MissingExtraError):
+        status = EXIT_INPUT
+    elif isinstance(error, SurroundingsError | CacheWriteError | RemoteError):
+        status = EXIT_SURROUNDINGS
+    elif isinstance(error, CacheError):
+        status = EXIT_INPUT
+    else:
+        raise error
+    for line in str(error).splitlines():
+        click.echo(f"error: {line}", err=True)
+    sys.exit(status)
+
+
+def _check_neighbours() -> None:
+    """Refuse to run where another package called `cache` or `stages` stands before ours."""
+    homes = {}
+    for name in ("pipeline", "stages", "cache"):
+        spec = importlib.util.find_spec(name)
+        homes[name] = Path(spec.origin).parent.parent if spec and spec.origin else None
+    for name, home in homes.items():
+        if home != homes["pipeline"]:
+            raise StudyError(
+                f"the package {name!r} is found in {home}, not beside penultimate in {homes['pipeline']}: "
+                "something else of that name shadows it; give penultimate an environment of its own"
+            )
+
+
+if __name__ == "__main__":
+    main()

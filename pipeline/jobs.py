@@ -1,0 +1,118 @@
+"""The units of work: what each needs, what names it, and what makes its result stale.
+
+A job is pure data and travels to worker processes as it is. Its ``spec`` is the part of it that decides
+the result; a result is current while its spec is the job's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stages.records import (
+    Backbone,
+    Dataset,
+    ImageErrorPolicy,
+    Metric,
+    Regime,
+    Split,
+    SplitName,
+    TrainRecipe,
+)
+
+Stage = Literal["extract", "probe", "fine-tune", "scratch", "join"]
+STAGES: tuple[Stage, ...] = ("extract", "probe", "fine-tune", "scratch", "join")
+STAGE_OF_REGIME: Mapping[Regime, Stage] = {
+    "linear_probe": "probe",
+    "fine_tune": "fine-tune",
+    "from_scratch": "scratch",
+}
+
+State = Literal["done", "missing", "stale", "waiting"]
+
+
+@dataclass(frozen=True)
+class ExtractJob:
+    """One split of one data set through one backbone."""
+
+    name: str
+    backbone: Backbone
+    dataset: str
+    split: Split
+    image_sha256: tuple[str, ...]
+    """Of the file behind each row."""
+    class_names: tuple[str, ...]
+    multi_label: bool
+    precision: str
+    on_bad_image: ImageErrorPolicy
+    batch_size: int
+    num_workers: int
+    device: str
+    key: str | None
+    """Digest of the cache key; None while the weights are not on this machine."""
+    stage: Stage = "extract"
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Linear probe of one backbone on one data set, from cached features alone."""
+
+    name: str
+    backbone: str
+    """Label."""
+    dataset: str
+    metric: Metric | None
+    """None = the default of the labels' kind."""
+    entries: Mapping[SplitName, str]
+    """Key of the cached entry of each split."""
+    settings: Mapping[str, Any]
+    """Keyword arguments of `stages.probe.fit_probe`."""
+    spec: Mapping[str, Any]
+    columns: Mapping[str, Any]
+    """What the job knows of its row of scores.csv."""
+    stage: Stage = "probe"
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One grid point, or the final training at the point chosen."""
+
+    name: str
+    regime: Regime
+    backbone: Backbone
+    dataset: Dataset
+    recipe: TrainRecipe
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    fit_on: tuple[SplitName, ...]
+    score_on: SplitName
+    spec: Mapping[str, Any]
+    columns: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    """What the choice of the grid point wants a reader to know."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that runs it."""
+        return STAGE_OF_REGIME[self.regime]
+
+
+Job = ExtractJob | ProbeJob | TrainJob
+ResultJob = ProbeJob | TrainJob
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job and whether it has to be run."""
+
+    name: str
+    stage: Stage
+    state: State
+    why: str
+    """One line; for ``done`` where the result lies."""
+    job: Job | None = field(default=None, repr=False)
+    """None while the job waits for what decides it (features not yet extracted, grid not yet run)."""
+    columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The row of scores.csv that the job will fill; empty for jobs that fill none."""

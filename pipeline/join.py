@@ -1,0 +1,254 @@
+"""Stage three's end: the ledger's results become one table, statistics, figures and a report on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache import sha256_of
+from cache.atomic import make_folder, write_file
+from pipeline.jobs import Planned, State
+from pipeline.ledger import History, Ledger, Record
+from pipeline.plan import Plan
+from pipeline.plan_training import EVERY_POINT_DIVERGED
+from pipeline.progress import SILENT, Reporter
+from pipeline.provenance import provenance
+from stages.records import Metric, Score
+
+if TYPE_CHECKING:
+    from stages.report import TransferTable
+
+JOIN_RECIPE = 1
+"""Grows when the same results would be joined to other numbers or drawn otherwise."""
+STAMP = "join.json"
+"""Which results the files on disk were made from."""
+
+
+@dataclass(frozen=True)
+class JoinOutcome:
+    """The joined study."""
+
+    table: TransferTable
+    statistics: Mapping[str, Any]
+    files: tuple[Path, ...]
+    """What lies on disk, the report first where there is one."""
+    written: bool
+    """False where everything on disk was current."""
+    remarks: tuple[str, ...] = ()
+    """What could not be made, and why."""
+
+
+def join_state(plan: Plan) -> tuple[State, str]:
+    """Compare what the files on disk were made from with what is in the ledger now."""
+    stamp = _read_stamp(plan)
+    if stamp is None:
+        return "missing", "not joined yet"
+    if stamp["made_from"] != _made_from(plan, _rows(plan)):
+        return "stale", "results or report settings changed since the last join"
+    lost = [name for name in stamp["files"] if not (plan.study.output / name).is_file()]
+    return ("stale", f"{lost[0]} is gone") if lost else ("done", str(plan.study.output / stamp["files"][0]))
+
+
+def join(plan: Plan, *, reporter: Reporter = SILENT) -> JoinOutcome:
+    """Join a study's results and write scores, statistics, figures and report, where they are not current.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `pipeline.plan.plan`; cells whose job is not done become missing or failed rows.
+    reporter : Reporter
+        Told about the figures, the slow part.
+
+    Returns
+    -------
+    JoinOutcome
+    """
+    from stages.report import join_scores
+
+    rows = _rows(plan)
+    table = join_scores(
+        [score for score, _ in rows],
+        expected=[_cell(score) for score, _ in rows],
+        test_counts=_test_counts(plan, rows),
+    )
+    state, _ = join_state(plan)
+    if state == "done":
+        stamp = _read_stamp(plan) or {"files": []}
+        statistics = json.loads((plan.study.output / "statistics.json").read_text(encoding="utf-8"))
+        files = tuple(plan.study.output / name for name in stamp["files"])
+        return JoinOutcome(table, statistics, files, written=False, remarks=tuple(stamp["remarks"]))
+    return _write(plan, table, rows, reporter)
+
+
+Rows = list[tuple[Score, Record | None]]
+"""A row of scores.csv and the record that it comes from."""
+
+
+def _rows(plan: Plan) -> Rows:
+    """Return one row for every planned score."""
+    history = Ledger(plan.study.output).history()
+    planned = [job for job in plan.jobs if job.columns]
+    metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
+    for job in planned:  # of a data set whose images are not here, results know the metric
+        if job.state == "done":
+            columns = history.finished[job.name].columns
+            metrics.setdefault(columns["dataset"], columns["metric"])
+    return [_row(job, history, metrics.get(job.columns["dataset"], "top_1")) for job in planned]
+
+
+def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Record | None]:
+    """Return the row of one job: its result where that is current, else what became of it."""
+    record = history.finished.get(planned.name) if planned.state == "done" else None
+    if record is not None:
+        return _score(record.columns, metric, record.status, record, planned.name), record
+    failure = history.failed.get(planned.name)
+    if failure is not None:
+        return _score(planned.columns, metric, "failed", failure, planned.name), failure
+    status = "diverged" if planned.why == EVERY_POINT_DIVERGED else "missing"
+    return _score(planned.columns, metric, status, None, planned.name), None
+
+
+def _score(columns: Mapping[str, Any], metric: Metric, status: str, record: Record | None, job: str) -> Score:
+    """Make a row; what the job does not know stays empty."""
+    known = {"metric": metric, **columns}
+    row = {name: known.get(name) for name in Score.__dataclass_fields__}
+    source = f"results/{record.path.parent.name}/{record.path.name}" if record else ""
+    return Score(**{**row, "status": status, "source": source, "job": job})  # type: ignore[arg-type]
+
+
+def _cell(score: Score) -> tuple[str, str, Any, int | None]:
+    """Name the cell of a row as the join does."""
+    label = f"{score.backbone}@{score.variant}" if score.variant else score.backbone
+    return label, score.dataset, score.regime, score.seed
+
+
+def _test_counts(plan: Plan, rows: Rows) -> dict[str, list[int]]:
+    """Count the test rows (multi-label: positives) of each class, where they are known."""
+    counts = {
+        name: _count_labels(images.dataset.splits["test"].labels, len(images.dataset.class_names))
+        for name, images in plan.resolved.images.items()
+    }
+    for score, record in rows:
+        if score.dataset not in counts and record is not None and record.status == "complete":
+            labels = record.arrays()["labels"]
+            classes = len(record.result["class_names"])
+            counts[score.dataset] = _count_labels(labels, classes)
+    return counts
+
+
+def _count_labels(labels: np.ndarray[Any, Any], classes: int) -> list[int]:
+    """Count rows per class, or positives per label."""
+    if labels.ndim == 2:
+        return [int(v) for v in (labels == 1).sum(axis=0)]
+    return [int(v) for v in np.bincount(labels, minlength=classes)]
+
+
+def _made_from(plan: Plan, rows: Rows) -> str:
+    """Digest everything that the joined files depend on."""
+    return sha256_of(
+        {
+            "recipe": JOIN_RECIPE,
+            "report_extra": _has_report_extra(),
+            "rows": [[score.job, score.status, score.source, score.imagenet_top1] for score, _ in rows],
+            "report": plan.study.report.model_dump(),
+            "study": plan.study.name,
+        }
+    )
+
+
+def _has_report_extra() -> bool:
+    """Whether figures and page can be made here."""
+    import importlib.util
+
+    return all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2", "plotly"))
+
+
+def _read_stamp(plan: Plan) -> dict[str, Any] | None:
+    """Return what the last join noted, None where there was none."""
+    try:
+        stamp = json.loads((plan.study.output / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return stamp if isinstance(stamp, dict) and stamp.get("files") else None
+
+
+def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> JoinOutcome:
+    """Compute the statistics and write every file; the stamp comes last."""
+    from stages.report.files import scores_csv, scores_parquet, statistics_json
+    from stages.report.statistics import statistics
+
+    numbers = statistics(table)
+    contents: dict[str, bytes] = {}
+    remarks: list[str] = []
+    if _has_report_extra():
+        with reporter.bar("figures and report") as progress:
+            progress(0, 1, "")
+            contents |= _pages(plan, table, numbers, rows)
+            progress(1, 1, "")
+    else:
+        remarks.append('no figures and no report.html: install them with pip install "penultimate[report]"')
+    contents["scores.csv"] = scores_csv(table)
+    contents["statistics.json"] = statistics_json(numbers)
+    if _has_report_extra():
+        contents["scores.parquet"] = scores_parquet(table)
+    output = plan.study.output
+    for name, content in contents.items():
+        make_folder((output / name).parent)
+        write_file(output / name, content)
+    stamp = {"made_from": _made_from(plan, rows), "files": list(contents), "remarks": remarks}
+    write_file(output / STAMP, json.dumps(stamp, indent=1).encode())
+    files = tuple(output / name for name in contents)
+    return JoinOutcome(table, numbers, files, written=True, remarks=tuple(remarks))
+
+
+def _pages(plan: Plan, table: TransferTable, numbers: Mapping[str, Any], rows: Rows) -> dict[str, bytes]:
+    """Render figures and the report."""
+    from stages.report.page import render_report
+
+    from stages.report.figures import render_figures
+
+    figures = render_figures(table, numbers)
+    page = render_report(
+        table,
+        numbers,
+        figures,
+        title=plan.study.name,
+        limitations=list(plan.study.report.limitations),
+        details=[_details(score, record) for score, record in rows],
+        provenance={
+            **provenance(),
+            "study": plan.study.model_dump(mode="json"),
+            "notes": list(plan.notes),
+        },
+    )
+    return {"report.html": page, **{f"figures/{name}": content for name, content in figures.items()}}
+
+
+def _details(score: Score, record: Record | None) -> dict[str, Any]:
+    """Return what the report shows of one cell beside its score."""
+    label, dataset, regime, seed = _cell(score)
+    result = record.result if record else {}
+    return {
+        "backbone": label,
+        "dataset": dataset,
+        "regime": regime,
+        "seed": seed,
+        "status": score.status,
+        "value": score.value,
+        "l2_lambda": score.l2_lambda,
+        "learning_rate": score.learning_rate,
+        "weight_decay": score.weight_decay,
+        "steps": score.steps,
+        "seconds": result.get("seconds"),
+        "features": ", ".join(f"{s} {d[:12]}" for s, d in result.get("content_digests", {}).items()),
+        "reason": record.reason if record else "",
+        "warnings": list(result.get("warnings", ())),
+        "source": score.source,
+        "sha256": hashlib.sha256(record.path.read_bytes()).hexdigest() if record else "",
+    }

@@ -1,0 +1,56 @@
+"""A study file's mistakes, in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline import config
+from stages.names import did_you_mean
+
+TABLES: Mapping[str, type[config.Table]] = {
+    "study": config.StudyTable,
+    "backbone": config.BackboneTable,
+    "dataset": config.DatasetTable,
+    "extract": config.ExtractTable,
+    "probe": config.ProbeTable,
+    "lambdas": config.LambdaGrid,
+    "fine_tune": config.TrainTable,
+    "from_scratch": config.TrainTable,
+    "report": config.ReportTable,
+}
+"""The table behind each key of the study file."""
+
+
+def explain(error: ValidationError) -> Iterator[str]:
+    """Turn pydantic's errors into lines of the study file's own words."""
+    for item in error.errors():
+        place = _place(item["loc"])
+        if item["type"] == "extra_forbidden":
+            key = str(item["loc"][-1])
+            yield f"{place}: unknown key{did_you_mean(key, _keys_beside(item['loc']))}"
+        elif item["type"] == "missing":
+            yield f"{place}: missing"
+        elif item["type"] == "value_error":
+            yield f"{place}: {item['ctx']['error']}" if place else str(item["ctx"]["error"])
+        else:
+            yield f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]} (found {item['input']!r})"
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Write pydantic's location as TOML people would: backbone[2].weights."""
+    text = ""
+    for part in location:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that are known where an unknown one stood."""
+    model: type[BaseModel] = config.Study
+    for part in location[:-1]:
+        if isinstance(part, str):
+            model = TABLES.get(part, model)
+    keys = list(model.model_fields)
+    return [*keys, "backbones", "datasets"] if model is config.Study else keys

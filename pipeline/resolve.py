@@ -1,0 +1,171 @@
+"""From the names of a study to what they stand for: backbones with weights, data sets with rows.
+
+All mistakes of all tables are gathered before anything is refused, so that one look mends them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cache import FileDigests, Store, sha256_of
+from pipeline.config import BackboneTable, DatasetTable, Study
+from pipeline.errors import StudyError
+from stages.backbones import resolve as resolve_backbone
+from stages.datasets import load_dataset
+from stages.errors import DatasetAbsentError, InputError
+from stages.records import Backbone, Dataset, Progress, SplitName
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set whose images are on this machine."""
+
+    dataset: Dataset
+    image_sha256: Mapping[SplitName, tuple[str, ...]]
+    """Of the file behind each row."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the names of a study stand for on this machine."""
+
+    backbones: tuple[Backbone, ...]
+    images: Mapping[str, Images]
+    """By data set name; a data set whose images are not here is absent."""
+    absent: Mapping[str, str]
+    """Data sets whose images are not here, with the reason: their features may be cached all the same."""
+
+
+def cache_root() -> Path:
+    """Return where the cache lies: $PENULTIMATE_CACHE, else ~/.cache/penultimate."""
+    chosen = os.environ.get("PENULTIMATE_CACHE")
+    return Path(chosen).expanduser() if chosen else Path("~/.cache/penultimate").expanduser()
+
+
+def open_store(root: Path | None = None) -> Store:
+    """Open the feature store below the cache's root."""
+    return Store((root or cache_root()) / "features")
+
+
+def resolve(
+    study: Study,
+    *,
+    root: Path | None = None,
+    need_images: bool = True,
+    rehash: bool = False,
+    progress: Progress | None = None,
+) -> Resolved:
+    """Look up every backbone and data set of a study.
+
+    Parameters
+    ----------
+    study : Study
+        From `pipeline.config.load_study`.
+    root : Path, optional
+        The cache's root; default `cache_root`.
+    need_images : bool
+        Whether a data set whose images are not on this machine is a mistake.
+    rehash : bool
+        Hash every file again instead of trusting what is remembered by path, size, time and inode.
+    progress : Progress, optional
+        Told about the hashing of images.
+
+    Raises
+    ------
+    StudyError
+        With one line per mistake.
+    """
+    root = root or cache_root()
+    digests = FileDigests(root / "digests.sqlite")
+    mistakes: list[str] = []
+    backbones: list[Backbone] = []
+    for i, table in enumerate(study.backbone, start=1):
+        try:
+            backbones.append(_backbone(table, study, digests, rehash))
+        except InputError as error:
+            mistakes.append(f"backbone[{i}]: {error}")
+    loaded: dict[str, Dataset] = {}
+    absent: dict[str, str] = {}
+    for i, entry in enumerate(study.dataset, start=1):
+        try:
+            loaded[entry.name] = _dataset(entry, study, root)
+        except DatasetAbsentError as error:
+            if need_images:
+                mistakes.append(f"dataset[{i}]: {error}")
+            absent[entry.name] = str(error)
+        except InputError as error:
+            mistakes += [f"dataset[{i}]: {line}" for line in str(error).splitlines()]
+    if mistakes:
+        raise StudyError(mistakes)
+    images = _hash_images(loaded, digests, rehash, progress)
+    return Resolved(tuple(backbones), images, absent)
+
+
+def _backbone(table: BackboneTable, study: Study, digests: FileDigests, rehash: bool) -> Backbone:
+    """Resolve one backbone and hash its weights file where it is here."""
+    backbone = resolve_backbone(
+        table.name,
+        weights=table.weights,
+        seed=table.seed,
+        size=table.size or study.extract.size,
+        crop=study.extract.crop,
+        interpolation=table.interpolation,
+        mean=table.mean,
+        std=table.std,
+        pooling=table.pooling,
+        imagenet_top1=table.imagenet_top1,
+        variant=table.variant,
+        base_folder=study.folder,
+    )
+    if backbone.weights.path is None or backbone.weights.sha256:
+        return backbone
+    sha256 = digests.digest(backbone.weights.path, rehash=rehash)
+    return replace(backbone, weights=replace(backbone.weights, sha256=sha256))
+
+
+def _dataset(table: DatasetTable, study: Study, root: Path) -> Dataset:
+    """Load one data set's table."""
+    return load_dataset(
+        table.name,
+        table.source,
+        base=study.folder,
+        unpack_to=root / "images",
+        metric=table.metric,
+        multi_label=table.multi_label,
+        test_fraction=table.test_fraction,
+        split_seed=table.split_seed,
+    )
+
+
+def _hash_images(
+    loaded: Mapping[str, Dataset], digests: FileDigests, rehash: bool, progress: Progress | None
+) -> dict[str, Images]:
+    """Hash the images of all data sets in one go, so that one bar shows it."""
+    paths = [p for dataset in loaded.values() for split in dataset.splits.values() for p in split.paths]
+    hashes = iter(digests.digest_many(paths, progress=progress, rehash=rehash))
+    return {
+        name: Images(
+            dataset,
+            {
+                split_name: tuple(next(hashes) for _ in range(len(split)))
+                for split_name, split in dataset.splits.items()
+            },
+        )
+        for name, dataset in loaded.items()
+    }
+
+
+def images_digest(images: Images, split: SplitName) -> str:
+    """Return one digest of a split's rows: ids, image bytes, labels, groups."""
+    rows = images.dataset.splits[split]
+    return sha256_of(
+        {
+            "rows": list(zip(rows.ids, images.image_sha256[split], strict=True)),
+            "labels": rows.labels.tolist(),
+            "class_names": images.dataset.class_names,
+            "groups": rows.groups,
+        }
+    )

@@ -1,0 +1,49 @@
+"""Whether a job's result is done, missing or stale, and what is known of its score beforehand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cache import canonical_json, sha256_of
+from pipeline.config import Study
+from pipeline.jobs import ResultJob, State
+from pipeline.ledger import History, differences
+from stages.records import Backbone
+
+
+def score_columns(
+    study: Study, backbone: Backbone, dataset: str, regime: str, *, seed: int | None
+) -> dict[str, Any]:
+    """Return what is known of a row of scores.csv before its job has run."""
+    return {
+        "study": study.name,
+        "backbone": backbone.name,
+        "weights": backbone.weights.label,
+        "variant": backbone.variant,
+        "dataset": dataset,
+        "regime": regime,
+        "seed": seed,
+        "imagenet_top1": backbone.imagenet_top1,
+    }
+
+
+def state_of(job: ResultJob, history: History) -> tuple[State, str]:
+    """Compare a job with the ledger: done, missing or stale, and why."""
+    record, failure = history.finished.get(job.name), history.failed.get(job.name)
+    digest = sha256_of(job.spec)
+    if record is not None and record.spec_digest == digest:
+        return "done", str(record.path)
+    if failure is not None and failure.spec_digest == digest:
+        return "missing", f"the last attempt failed: {failure.reason}"
+    if record is None:
+        return "missing", "not run yet"
+    changes = list(differences(record.spec, _plain(job.spec)))
+    more = f" and {len(changes) - 2} more" if len(changes) > 2 else ""
+    return "stale", f"changed since: {'; '.join(changes[:2])}{more}"
+
+
+def _plain(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the spec as JSON would give it back."""
+    return dict(json.loads(canonical_json(spec)))

@@ -1,0 +1,66 @@
+"""What every key of statistics.json means: shipped inside it, so that it explains itself."""
+
+from __future__ import annotations
+
+DEFINITIONS: dict[str, str] = {
+    "log odds": "ln(p / (1 - p)) of the score p; an additive change d multiplies the odds by exp(d)",
+    "cell": "one backbone on one data set in one regime; its score is the mean over its complete seeds",
+    "clamping": (
+        "p is moved into [e, 1 - e]: e = 1/(2n + 2) for top-1 on n test rows, 1/(2K(m + 1)) for mean "
+        "per-class accuracy and mAP with K classes and m test rows (positives) in the largest; where the "
+        "class counts are unknown, 1/(2n + 2) for those too"
+    ),
+    "bar": (
+        "standard error over data sets of the mean log odds, with the data sets' own means removed and "
+        "sqrt(M / (M - 1)) for M backbones (Morey 2008); null where the table is incomplete or too small"
+    ),
+    "r": (
+        "Pearson correlation over backbones between log odds of ImageNet top-1 and log odds of transfer; "
+        "95 % interval by Fisher's z from 4 backbones on, data sets fixed; related architectures are not "
+        "independent draws, so the interval is rather too narrow than too wide"
+    ),
+    "verdict": (
+        "defined; not informative (3 backbones: the number exists and says nothing); not defined (fewer, or "
+        "no variation)"
+    ),
+}
+
+_CORRELATION: dict[str, str] = {
+    "models": "backbones that entered: those with a score and a known ImageNet top-1",
+    "verdict": "see definitions",
+    "reason": "why the verdict is not 'defined'",
+    "pearson": "r",
+    "interval": "95 % interval of r [low, high], Fisher's z; null below 4 backbones",
+    "spearman": "rank correlation",
+    "kendall": "rank correlation, tau-b",
+    "slope": "of the least-squares line, log odds per log odds",
+    "intercept": "of the least-squares line, log odds",
+    "text": "the correlation as people read it",
+}
+
+DICTIONARY: dict[str, str] = {
+    "schema": "version of this file's keys",
+    "cells.*": "number of cells with that status; 'clamped' counts complete cells whose score was clamped",
+    "imagenet_top1.*": "fraction, of each backbone; null = unknown, then it enters no correlation",
+    "regimes.*.rule": "how missing cells were handled in the means, in words",
+    "regimes.*.datasets": "data sets that the means are over",
+    "regimes.*.left_out": "backbones without a score on every one of those data sets: in no mean",
+    "regimes.*.means.*.mean_log_odds": "mean over data sets of the log odds",
+    "regimes.*.means.*.bar": "see definitions",
+    "regimes.*.means.*.as_fraction": "fraction with those log odds; not the mean of the scores",
+    **{f"regimes.*.correlation.{key}": text for key, text in _CORRELATION.items()},
+    **{f"regimes.*.per_dataset.*.{key}": text for key, text in _CORRELATION.items()},
+    "regimes.*.per_dataset.*.best": "backbone with the highest score",
+    "regime_comparisons[].first": "regime that the second is subtracted from",
+    "regime_comparisons[].second": "regime that is subtracted",
+    "regime_comparisons[].cells": "cells that both regimes have a score for",
+    "regime_comparisons[].wins": "cells in which the first is higher",
+    "regime_comparisons[].ties": "cells in which both are equal",
+    "regime_comparisons[].mean": "mean over cells of the difference in log odds",
+    "regime_comparisons[].odds_ratio": "exp(mean)",
+    "regime_comparisons[].per_dataset.*": "mean over backbones of the difference in log odds",
+    "regime_comparisons[].interval": "95 % t interval of the mean over data sets, data sets as random",
+    "regime_comparisons[].p_value": "two-sided paired t-test over data sets, df = data sets - 1",
+    "regime_comparisons[].text": "the comparison in one line",
+    "notes": "what was done to join the scores that a reader must know",
+}

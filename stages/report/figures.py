@@ -1,0 +1,60 @@
+"""Every figure of the report, as PDF for the paper and PNG for the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from stages.report.draw_scores import heat_map, regime_figure
+from stages.report.draw_transfer import dataset_figure, transfer_figure
+from stages.report.style import RC, require_matplotlib, save
+from stages.report.table import TransferTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def render_figures(table: TransferTable, statistics: Mapping[str, Any]) -> dict[str, bytes]:
+    """Draw every figure that the table has numbers for.
+
+    Parameters
+    ----------
+    table : TransferTable
+    statistics : mapping
+        What :func:`stages.report.statistics.statistics` made of it.
+
+    Returns
+    -------
+    dict of str to bytes
+        File name to content: ``transfer``, ``datasets_REGIME``, ``heat_map_REGIME``, ``regimes``, each as
+        ``.pdf`` and ``.png``. A figure without a point to draw is left out.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib import rc_context
+
+    files: dict[str, bytes] = {}
+    with rc_context(RC):
+        for name, draw in _drawings(table, statistics):
+            figure = draw()
+            if figure is not None:
+                files[f"{name}.pdf"], files[f"{name}.png"] = save(figure)
+    return files
+
+
+def _drawings(
+    table: TransferTable, statistics: Mapping[str, Any]
+) -> Iterator[tuple[str, Callable[[], Figure | None]]]:
+    """Name and drawing of each figure, in the order of the report."""
+    if not table.backbones:
+        return
+    yield "transfer", partial(transfer_figure, table, statistics)
+    yield "regimes", partial(regime_figure, table)
+    for regime in table.regimes:
+        yield f"datasets_{regime}", partial(dataset_figure, table, statistics, regime)
+        yield f"heat_map_{regime}", partial(heat_map, table, regime)
