@@ -5,6 +5,7 @@ from cache.entry import Entry
 from cache.errors import (
     AmbiguousKeyError,
     CacheError,
+    CacheReadError,
     CacheWriteError,
     DamagedEntryError,
     InputChangedError,
@@ -22,6 +23,7 @@ __all__ = [
     "AmbiguousKeyError",
     "CacheError",
     "CacheKey",
+    "CacheReadError",
     "CacheWriteError",
     "DamagedEntryError",
     "Entry",

@@ -6,7 +6,6 @@ status 1. The target is whole, synced and proved when the child ends with 0, and
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.atomic import write_all
+from cache.children import answer_parent
 from cache.hashing import BlockHasher, digest_of_range, read_at
 from cache.hdf5 import contradictions, lay_out
 from cache.index import ARRAY_NAMES, ArraySpec, Index, block_count
@@ -164,7 +164,7 @@ def main(arguments: list[str]) -> int:
         answer: dict[str, Any] = {"index_sha256": build(log, target)}
     except (OSError, DefectError, StopIteration) as error:
         answer = {"errno": getattr(error, "errno", None), "error": f"{type(error).__name__}: {error}"}
-    sys.stdout.write(json.dumps(answer) + "\n")
+    answer_parent(answer)
     return 0 if "index_sha256" in answer else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -26,6 +27,7 @@ from cache.system import READ_FLAGS
 from cache.verified import VerifiedFiles
 
 _PROVENANCE_BYTES = 1 << 20
+_WRONG_KIND = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EMLINK, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def load(path: Path, digest: str, verified: VerifiedFiles, progress: BytesDone |
     with open_entry(path) as opened:
         if opened.index.key.digest != digest:
             raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest}")
-        entry = _map(path, opened)
+        entry = map_entry(path, opened)
         if not verified.knows(opened.status, opened.block.index_sha256):
             verify_values(entry, opened, progress)
             verified.remember(opened.status, opened.block.index_sha256)
@@ -178,20 +180,22 @@ def _open_regular(name: str, _flags: int) -> int:
     """Open a regular file and nothing else, without following a link or waiting for a pipe."""
     try:
         descriptor = os.open(name, READ_FLAGS)
-    except FileNotFoundError:
-        raise
     except OSError as error:
-        kind = "a symbolic link" if Path(name).is_symlink() else "no file that can be read"
-        raise DefectError(f"is {kind} ({error.strerror})") from error
+        if error.errno in _WRONG_KIND:
+            raise DefectError(f"is a symbolic link or no file ({error.strerror})") from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise DefectError("is no regular file")
     return descriptor
 
 
-def _map(path: Path, opened: OpenEntry) -> Entry:
+def map_entry(path: Path, opened: OpenEntry) -> Entry:
     """Map the arrays from the open descriptor."""
-    arrays = {name: _view(opened.file, spec) for name, spec in opened.index.arrays.items()}
+    try:
+        arrays = {name: _view(opened.file, spec) for name, spec in opened.index.arrays.items()}
+    except ValueError as error:
+        raise DefectError(f"cannot be mapped: it was cut while being read ({error})") from error
     return Entry(
         path=path,
         index=opened.index,

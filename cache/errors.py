@@ -9,6 +9,7 @@
     ├── NewerFormatError                    the entry was written by a later version of the tool
     ├── InvalidInputError (ValueError)      what was handed to the cache cannot be stored or looked up
     │   └── InputChangedError               a file changed while it was being read
+    ├── CacheReadError (OSError)            no permission, device error: nothing is known about the entry
     ├── CacheWriteError (OSError)           disk full, no permission, device error: nothing was published
     ├── LockTimeoutError (TimeoutError)     somebody else holds the key for longer than one may wait
     └── RemoteError (OSError)               a remote place cannot be reached, read or written
@@ -67,6 +68,16 @@ class InvalidInputError(CacheError, ValueError):
 
 class InputChangedError(InvalidInputError):
     """A file changed while it was being read: the work based on it is void."""
+
+
+class CacheReadError(CacheError, OSError):
+    """A file is there and the system does not let it be read: it is neither sound nor damaged.
+
+    Made like OSError: (errno, what happened, path).
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}" if self.filename else str(self.strerror)
 
 
 class CacheWriteError(CacheError, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cache.keys import CacheKey, sha256_of
@@ -49,7 +50,7 @@ class Index:
     data_sha256: str
     """Of everything behind the user block."""
 
-    @property
+    @cached_property
     def key(self) -> CacheKey:
         """The key that the ingredients give."""
         return CacheKey.from_ingredients(self.ingredients)

@@ -92,7 +92,7 @@ def unpack(read_at: ReadAt, file_bytes: int) -> UserBlock:
         raise NewerDefectError(f"format version {version}, this program knows {FORMAT_VERSION}")
     if version != FORMAT_VERSION or zero:
         raise DefectError(f"declares format version {version}, {zero}")
-    padding = block_bytes - HEADER_BYTES - index_bytes
-    if any(read_at(HEADER_BYTES + index_bytes, padding)):
+    padding = read_at(HEADER_BYTES + index_bytes, block_bytes - HEADER_BYTES - index_bytes)
+    if padding.count(0) != block_bytes - HEADER_BYTES - index_bytes:
         raise DefectError("holds bytes between its index and its HDF5 part")
     return UserBlock(block_bytes=block_bytes, index=index, index_sha256=digest.hexdigest())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import TypeGuard
 
 from cache.errors import InvalidInputError
 
 MAXIMUM_NAME_BYTES = 1024
 """Of an id, a class name, a coordinate, in UTF-8."""
+_LARGEST_NUMBER = 2**53
 
 # Control characters, line and paragraph separators, characters that reorder a line, lone surrogates.
 _NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -62,11 +64,18 @@ def check_coordinates(coordinates: object) -> dict[str, str | int | float]:
         raise InvalidInputError("coordinates are no mapping of names to texts or numbers")
     checked: dict[str, str | int | float] = {}
     for name, value in coordinates.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if _is_number(value):
             checked[check_text(name, "coordinate")] = value
         else:
             checked[check_text(name, "coordinate")] = check_text(value, f"coordinate {name}")
     return checked
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a number that every reader of JSON holds exactly or as a finite float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) <= _LARGEST_NUMBER
 
 
 def check_excluded(pairs: object) -> tuple[tuple[str, str], ...]:

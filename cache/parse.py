@@ -17,6 +17,7 @@ _FIELDS = {
     "arrays", "block_bytes", "class_names", "coordinates", "data_sha256", "excluded",
     "ingredients", "multi_label", "row_metadata",
 }  # fmt: skip
+_LARGEST = 2**62
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _DTYPES = {
     "features": re.compile(r"<f[42]\Z"),
@@ -97,9 +98,9 @@ def _array(name: str, plain: object) -> ArraySpec:
         raise DefectError(f"its index does not describe {name} as it should")
     dtype, shape, offset, blocks = (plain[part] for part in ("dtype", "shape", "offset", "blocks"))
     _need(isinstance(dtype, str) and bool(_DTYPES[name].match(dtype)), f"{name} have a forbidden dtype")
-    _need(isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape), f"{name} have no shape")
+    _need(isinstance(shape, list) and all(_is_size(n) and n > 0 for n in shape), f"{name} have no shape")
     _need(len(shape) in {"features": {2}, "labels": {1, 2}, "ids": {1}}[name], f"{name} have a wrong shape")
-    _need(type(offset) is int and offset >= 0, f"{name} have no offset")
+    _need(_is_size(offset), f"{name} have no offset")
     _need(isinstance(blocks, list) and all(map(_is_digest, blocks)), f"{name} have no block digests")
     spec = ArraySpec(dtype=dtype, shape=tuple(shape), offset=offset, blocks=tuple(blocks))
     _need(len(blocks) == block_count(spec.nbytes), f"{name} have a wrong number of block digests")
@@ -132,6 +133,11 @@ def _need(condition: bool, otherwise: str) -> None:
     """Refuse the index with a reason."""
     if not condition:
         raise DefectError(otherwise)
+
+
+def _is_size(value: object) -> bool:
+    """Whether a value is a whole number that a file could have as size or offset."""
+    return type(value) is int and 0 <= value <= _LARGEST
 
 
 def _is_digest(value: object) -> bool:

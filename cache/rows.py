@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,19 +160,20 @@ def check_ids(raw: NDArray[Any]) -> tuple[str, ...]:
         ids = tuple(check_text(name.decode("utf-8"), "id") for name in raw.tolist())
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"an id is no UTF-8: {error.reason}") from error
-    refuse_repeated(ids, set())
+    refuse_repeated(ids, ())
     return ids
 
 
-def refuse_repeated(ids: Sequence[str], seen: set[str]) -> None:
-    """Refuse ids that were there before, and add the others to those seen.
+def refuse_repeated(ids: Sequence[str], seen: Collection[str]) -> None:
+    """Refuse ids that occur twice among themselves or were seen before.
 
     Raises
     ------
     InvalidInputError
         Naming the first id that occurs twice.
     """
+    fresh: set[str] = set()
     for name in ids:
-        if name in seen:
+        if name in fresh or name in seen:
             raise InvalidInputError(f"id {name!r:.120} occurs twice")
-        seen.add(name)
+        fresh.add(name)

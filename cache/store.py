@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,14 @@ from typing import Any
 
 from cache.atomic import make_folder, set_aside, write_errors
 from cache.entry import Entry, load, open_entry
-from cache.errors import CacheError, DamagedEntryError, InvalidInputError, KeyMissingError, NewerFormatError
+from cache.errors import (
+    CacheError,
+    CacheReadError,
+    DamagedEntryError,
+    InvalidInputError,
+    KeyMissingError,
+    NewerFormatError,
+)
 from cache.hashing import BytesDone
 from cache.index import Index
 from cache.keys import CacheKey, digest_of_key
@@ -86,7 +94,7 @@ class Store:
     ) -> None:
         self.root = Path(root)
         self.notify = notify
-        self._verified = VerifiedFiles(Path(private) if private is not None else private_folder())
+        self.verified = VerifiedFiles(Path(private) if private is not None else private_folder())
 
     def writer(
         self, key: CacheKey, metadata: Mapping[str, Any] | EntryMetadata, *, timeout: float | None = None
@@ -124,16 +132,12 @@ class Store:
             There was one and a byte of it is wrong; it was set aside.
         NewerFormatError
             A later version of the tool wrote it.
+        CacheReadError
+            No permission, or the device failed; the file stays where it is.
         """
         path = self.path_of(key)
-        try:
-            return load(path, digest_of_key(key), self._verified, progress)
-        except FileNotFoundError:
-            raise KeyMissingError(f"{path}: no such entry: extract it, or pull it") from None
-        except NewerDefectError as error:
-            raise NewerFormatError(f"{path}: {error}: update penultimate, then run again") from error
-        except DefectError as error:
-            raise self._set_aside(path, str(error)) from error
+        with self.refusals(path):
+            return load(path, digest_of_key(key), self.verified, progress)
 
     def info(self, key: CacheKey | str) -> EntryInfo:
         """Return what a list shows of one entry.
@@ -144,17 +148,10 @@ class Store:
             As `read`; only the index is checked.
         """
         path = self.path_of(key)
-        try:
-            with open_entry(path) as opened:
-                if opened.index.key.digest != digest_of_key(key):
-                    raise DefectError(f"holds the key {opened.index.key.digest}")
-                return _info(path, opened.index, opened.status)
-        except FileNotFoundError:
-            raise KeyMissingError(f"{path}: no such entry: extract it, or pull it") from None
-        except NewerDefectError as error:
-            raise NewerFormatError(f"{path}: {error}: update penultimate, then run again") from error
-        except DefectError as error:
-            raise self._set_aside(path, str(error)) from error
+        with self.refusals(path), open_entry(path) as opened:
+            if opened.index.key.digest != digest_of_key(key):
+                raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest_of_key(key)}")
+            return _info(path, opened.index, opened.status)
 
     def find(self, **coordinates: str | float) -> list[EntryInfo]:
         """Return the entries that have all these coordinates, sorted by all of theirs."""
@@ -226,6 +223,23 @@ class Store:
     def staging_folder(self, key: CacheKey | str) -> Path:
         """Return where the rows of a key are staged."""
         return self.root / "staging" / digest_of_key(key)
+
+    @contextlib.contextmanager
+    def refusals(self, path: Path) -> Iterator[None]:
+        """Turn what reading an entry found out into typed errors, and set a damaged file aside."""
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise KeyMissingError(f"{path}: no such entry: extract it, or pull it") from None
+        except NewerDefectError as error:
+            raise NewerFormatError(f"{path}: {error}: update penultimate, then run again") from error
+        except DefectError as error:
+            raise self._set_aside(path, str(error)) from error
+        except OSError as error:
+            reason = (
+                f"cannot be read: {error.strerror or error}: mend permissions or the disk, then run again"
+            )
+            raise CacheReadError(error.errno, reason, str(path)) from error
 
     def _set_aside(self, path: Path, reason: str) -> DamagedEntryError:
         """Move a file that cannot be trusted out of the way and say so."""

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.atomic import make_folder, write_errors, write_file
+from cache.children import run_child
 from cache.entry import Entry
 from cache.errors import CacheWriteError, InputChangedError, InvalidInputError, KeyMissingError
 from cache.keys import CacheKey, canonical_json
@@ -122,8 +119,8 @@ class Writer:
         opening = self._opening_frame(batch.features)
         columns = tuple(sorted(batch.row_metadata))
         self._check_step(stop, len(batch.ids) + len(batch.excluded), opening, columns)
-        seen = set(self._ids)
-        refuse_repeated([*batch.ids, *(name for name, _ in batch.excluded)], seen)
+        names = [*batch.ids, *(name for name, _ in batch.excluded)]
+        refuse_repeated(names, self._ids)
         header = {
             "excluded": batch.excluded,
             "features_bytes": batch.features.nbytes,
@@ -135,7 +132,8 @@ class Writer:
             log.append(opening)
             self._opening, self._columns = opening, columns
         log.append(header, batch.features.tobytes() + batch.labels.tobytes())
-        self._ids, self.next_row, self._rows = seen, stop, self._rows + len(batch.ids)
+        self._ids.update(names)
+        self.next_row, self._rows = stop, self._rows + len(batch.ids)
         self._tell()
 
     def publish(self) -> Entry:
@@ -256,31 +254,13 @@ def run_builder(log: Path, target: Path) -> str:
     CacheWriteError
         The child refused or died; the target, if any, was removed.
     """
-    home = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-    child = subprocess.run(  # noqa: S603
-        [sys.executable, "-P", "-m", "cache.build", str(log), str(target)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
+    answer = run_child("cache.build", [str(log.absolute()), str(target.absolute())])
+    if "index_sha256" in answer.values:
+        return str(answer.values["index_sha256"])
+    with contextlib.suppress(OSError):
+        target.unlink()
+    reason = answer.failure or str(answer.values.get("error"))
+    number = answer.values.get("errno")
+    raise CacheWriteError(
+        number, f"building the entry failed: {reason}: free space and run again", str(target)
     )
-    try:
-        answer = json.loads(child.stdout)
-        return str(answer["index_sha256"])
-    except (ValueError, KeyError):
-        with contextlib.suppress(OSError):
-            target.unlink()
-        reason, number = _why(child)
-        raise CacheWriteError(
-            number, f"building the entry failed: {reason}: free space and run again", str(target)
-        ) from None
-
-
-def _why(child: subprocess.CompletedProcess[bytes]) -> tuple[str, int | None]:
-    """Say in a few words why a child gave no entry."""
-    with contextlib.suppress(ValueError, KeyError):
-        answer = json.loads(child.stdout)
-        return str(answer["error"]), answer["errno"]
-    last = child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
-    return f"the building process ended with status {child.returncode}: {last[0][:200]}", None

@@ -108,7 +108,8 @@ def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Rec
     if record is not None:
         return _score(record.columns, metric, record.status, record, planned.name), record
     failure = history.failed.get(planned.name)
-    if failure is not None:
+    spec = getattr(planned.job, "spec", None)
+    if failure is not None and spec is not None and failure.spec_digest == sha256_of(spec):
         return _score(planned.columns, metric, "failed", failure, planned.name), failure
     status = "diverged" if planned.why == EVERY_POINT_DIVERGED else "missing"
     return _score(planned.columns, metric, status, None, planned.name), None
@@ -209,15 +210,13 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
 
 def _pages(plan: Plan, table: TransferTable, numbers: Mapping[str, Any], rows: Rows) -> dict[str, bytes]:
     """Render figures and the report."""
-    from stages.report.page import render_report
-
     from stages.report.figures import render_figures
+    from stages.report.page import render_report
 
     figures = render_figures(table, numbers)
     page = render_report(
         table,
         numbers,
-        figures,
         title=plan.study.name,
         limitations=list(plan.study.report.limitations),
         details=[_details(score, record) for score, record in rows],
@@ -226,8 +225,9 @@ def _pages(plan: Plan, table: TransferTable, numbers: Mapping[str, Any], rows: R
             "study": plan.study.model_dump(mode="json"),
             "notes": list(plan.notes),
         },
+        figures=[name for name in figures if name.endswith(".pdf")],
     )
-    return {"report.html": page, **{f"figures/{name}": content for name, content in figures.items()}}
+    return {"report.html": page.encode(), **{f"figures/{name}": content for name, content in figures.items()}}
 
 
 def _details(score: Score, record: Record | None) -> dict[str, Any]:

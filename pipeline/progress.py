@@ -28,15 +28,16 @@ class Reporter:
     def say(self, line: str) -> None:
         """Print one line, above the bar where one is shown."""
         if not self.quiet:
-            from tqdm import tqdm
-
-            tqdm.write(line, file=self.stream)
+            self.complain(line)
 
     def complain(self, line: str) -> None:
         """Print one line even where quiet."""
-        from tqdm import tqdm
+        if self.stream.isatty():
+            from tqdm import tqdm
 
-        tqdm.write(line, file=self.stream)
+            tqdm.write(line, file=self.stream)
+        else:  # a log has no bar to draw around
+            print(line, file=self.stream, flush=True)
 
     @contextmanager
     def bar(self, title: str, unit: str = "") -> Iterator[Progress]:

@@ -32,7 +32,7 @@ def outcome_text(outcome: Outcome, stages: Sequence[Stage]) -> str:
         blocks.append(f"{len(outcome.failed)} jobs failed; {retry}:\n" + _indented(lines))
     elif outcome.nothing_to_do and not outcome.waiting:
         blocks.append("nothing to do: everything is there and current")
-    else:
+    elif outcome.done:
         blocks.append(f"{len(outcome.done)} jobs done ({', '.join(stages)})")
     return "\n\n".join(blocks)
 

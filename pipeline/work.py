@@ -199,7 +199,8 @@ def feature_table(entry: Entry) -> FeatureTable:
 
 def _probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
     """Fit, select, refit and score one linear probe."""
-    from stages.probe import fit_probe, saved
+    from stages.probe import fit_probe
+    from stages.probe.saved import probe_bytes
 
     store = open_store(place.root)
     entries = {split: store.read(key) for split, key in job.entries.items()}
@@ -240,7 +241,7 @@ def _probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
         provenance=provenance(),
         arrays={**scores, **_truth(test.labels, test.ids)},
         attachments={
-            ".safetensors": saved.probe_bytes(
+            ".safetensors": probe_bytes(
                 result, _head_metadata(job, entries["train"], metric, result.l2_lambda)
             )
         },

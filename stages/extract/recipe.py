@@ -57,7 +57,9 @@ def ingredients(
         There are not as many hashes as rows.
     """
     if backbone.weights.sha256 is None:
-        raise BackboneError(f"{backbone.label}: the hash of its weights is needed first: get the weights file")
+        raise BackboneError(
+            f"{backbone.label}: the hash of its weights is needed first: get the weights file"
+        )
     if len(image_sha256) != len(split):
         raise DatasetError(f"{split.name}: {len(image_sha256)} image hashes for {len(split)} rows")
     return {

@@ -39,13 +39,14 @@ def score_table(table: TransferTable) -> str:
     """
     blocks = [_block(table, regime) for regime in table.regimes]
     text = "\n\n".join(blocks)
+    return "\n".join([text, *legend_lines(table)])
+
+
+def legend_lines(table: TransferTable) -> list[str]:
+    """Return what the marks mean that the table bears."""
     counts = table.counts()
-    legend = [
-        words
-        for key, words in (("partial", "* mean of some of the seeds"), ("clamped", "^ log odds clamped"))
-        if counts[key]
-    ]
-    return "\n".join([text, *legend])
+    marks = (("partial", "* mean of some of the seeds"), ("clamped", "^ log odds clamped to stay finite"))
+    return [words for key, words in marks if counts[key]]
 
 
 def _block(table: TransferTable, regime: Regime) -> str:

@@ -1,8 +1,4 @@
-"""Random resized crop and horizontal flip, the protocol's only augmentation (grade M).
-
-What is drawn is a pure function of (seed, step): a resumed job draws what the uninterrupted one drew,
-however many threads cut the crops.
-"""
+"""Random resized crop and horizontal flip, the protocol's only augmentation (grade M)."""
 
 from __future__ import annotations
 
@@ -13,7 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_ATTEMPTS = 10
+ATTEMPTS = 10
+"""Draws of a rectangle before the central one is taken, as in torchvision."""
+
+DRAWS = 4 * ATTEMPTS + 1
+"""Uniform numbers that one image uses up, whatever its size."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,19 @@ class Crop:
     flip: bool = False
 
 
-def draw_crop(
-    rng: np.random.Generator,
+def crop_from(
+    draws: NDArray[np.float64],
     size: tuple[int, int],
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (0.75, 4 / 3),
     flip: bool = True,
 ) -> Crop:
-    """Draw a crop: its share of the area uniform, the logarithm of its aspect ratio uniform.
+    """Turn uniform numbers into a crop: its share of the area uniform, its log aspect ratio uniform.
 
     Parameters
     ----------
-    rng : numpy.random.Generator
-        Advanced by a fixed number of draws, whatever the image.
+    draws : ndarray, (DRAWS,)
+        Uniform in [0, 1).
     size : (int, int)
         Width and height of the image, pixels.
     scale, ratio : (float, float)
@@ -50,13 +50,17 @@ def draw_crop(
     Returns
     -------
     Crop
-        After ten draws that do not fit: the largest central crop within ``ratio``, as torchvision does.
+        After ten rectangles that do not fit: the largest central one within ``ratio``, as torchvision does.
+
+    Examples
+    --------
+    >>> crop_from(np.full(DRAWS, 0.999), (10, 10), scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    Crop(left=0, top=0, width=10, height=10, flip=False)
     """
     width, height = size
-    draws = rng.random((_ATTEMPTS, 4))
-    mirrored = bool(rng.random() < 0.5) and flip
+    mirrored = bool(draws[-1] < 0.5) and flip
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    for share, slope, x, y in draws:
+    for share, slope, x, y in draws[:-1].reshape(ATTEMPTS, 4):
         area = width * height * (scale[0] + share * (scale[1] - scale[0]))
         aspect = math.exp(low + slope * (high - low))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -69,10 +73,10 @@ def _central(width: int, height: int, ratio: tuple[float, float], flip: bool) ->
     """Return the largest central crop whose aspect ratio lies in the range."""
     w, h = width, height
     if width / height < ratio[0]:
-        h = max(round(width / ratio[0]), 1)
+        h = min(max(round(width / ratio[0]), 1), height)
     elif width / height > ratio[1]:
-        w = max(round(height * ratio[1]), 1)
-    return Crop((width - w) // 2, (height - h) // 2, w, h, flip)
+        w = min(max(round(height * ratio[1]), 1), width)
+    return Crop(round((width - w) / 2), round((height - h) / 2), w, h, flip)
 
 
 def cut(image: Image.Image, crop: Crop, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:

@@ -47,7 +47,9 @@ def evaluation_view(image: Image.Image, preprocessing: Preprocessing, crop: str)
     return np.asarray(image.resize((size, size), RESAMPLING[preprocessing.interpolation], box=box))
 
 
-def read_views(paths: Sequence[Path], preprocessing: Preprocessing, recipe: TrainRecipe) -> list[NDArray[np.uint8]]:
+def read_views(
+    paths: Sequence[Path], preprocessing: Preprocessing, recipe: TrainRecipe
+) -> list[NDArray[np.uint8]]:
     """Decode the images to be scored, once, at the size they are scored at."""
     store = ImageStore(paths, budget=0, workers=recipe.num_workers or None)
     try:

@@ -103,7 +103,10 @@ def select(points: Sequence[GridPoint], values: Sequence[float | None]) -> Selec
 
 def _edges(point: GridPoint, points: Sequence[GridPoint]) -> Iterable[str]:
     """Name the axes on whose edge the point lies; no decay at all is an end that is meant to be one."""
-    for name, axis in (("learning_rate", {p.learning_rate for p in points}), ("weight_decay", _decays(points))):
+    for name, axis in (
+        ("learning_rate", {p.learning_rate for p in points}),
+        ("weight_decay", _decays(points)),
+    ):
         value = getattr(point, name)
         if len(axis) > 1 and value in (min(axis), max(axis)):
             which = "smallest" if value == min(axis) else "largest"

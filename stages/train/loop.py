@@ -48,7 +48,9 @@ class Source:
             for image in loaded
         ]
         size, resample = self.preprocessing.size, RESAMPLING[self.preprocessing.interpolation]
-        views = self.images.map(lambda pair: cut(*pair, size, resample), list(zip(loaded, crops, strict=True)))
+        views = self.images.map(
+            lambda pair: cut(*pair, size, resample), list(zip(loaded, crops, strict=True))
+        )
         return stack(views), torch.from_numpy(self.labels[rows])
 
     def rows(self, step: int) -> NDArray[np.intp]:

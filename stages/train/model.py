@@ -106,7 +106,9 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == 1:
         return functional.cross_entropy(logits, labels)
     wanted = labels != IGNORED
-    losses = functional.binary_cross_entropy_with_logits(logits, labels.clamp_min(0).to(logits), reduction="none")
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, labels.clamp_min(0).to(logits), reduction="none"
+    )
     return (losses * wanted).sum() / len(labels)
 
 

@@ -100,7 +100,9 @@ def fine_tune(
     ...     recipe = TrainRecipe(steps=500, batch_size=64)
     ...     return fine_tune(backbone, dataset, recipe, learning_rate=0.01, weight_decay=1e-4, score_on="test")
     """
-    job = _Job("fine_tune", backbone, dataset, recipe, learning_rate, weight_decay, seed, tuple(fit_on), score_on)
+    job = _Job(
+        "fine_tune", backbone, dataset, recipe, learning_rate, weight_decay, seed, tuple(fit_on), score_on
+    )
     return _run(job, folder, progress)
 
 
@@ -130,7 +132,9 @@ def train_from_scratch(
     ...     recipe = TrainRecipe(steps=2000, batch_size=64)
     ...     return train_from_scratch(backbone, dataset, recipe, learning_rate=0.1, weight_decay=1e-3)
     """
-    job = _Job("from_scratch", backbone, dataset, recipe, learning_rate, weight_decay, seed, tuple(fit_on), score_on)
+    job = _Job(
+        "from_scratch", backbone, dataset, recipe, learning_rate, weight_decay, seed, tuple(fit_on), score_on
+    )
     return _run(job, folder, progress)
 
 
@@ -157,7 +161,9 @@ class _Job:
                 f"learning_rate {self.learning_rate} must be positive, weight_decay {self.weight_decay} not negative"
             )
         if min(recipe.steps, recipe.batch_size, self.preprocessing.size) < 1:
-            raise InputError(f"steps {recipe.steps}, batch_size {recipe.batch_size} and image_size must be positive")
+            raise InputError(
+                f"steps {recipe.steps}, batch_size {recipe.batch_size} and image_size must be positive"
+            )
         for name in (*self.fit_on, self.score_on):
             if name not in self.dataset.splits or not len(self.dataset.splits[name]):
                 raise DatasetError(f"{self.dataset.name} has no images in the split {name!r}: choose another")
@@ -185,7 +191,14 @@ def _run(job: _Job, folder: Path | None, progress: Progress | None) -> TrainResu
     curve = CurveWriter(folder, job.recipe.steps)
     images = ImageStore(paths, budget=job.recipe.image_memory, workers=job.recipe.num_workers or None)
     try:
-        _train(job, network, Source(images, labels, job.preprocessing, job.recipe, job.seed), device, curve, progress)
+        _train(
+            job,
+            network,
+            Source(images, labels, job.preprocessing, job.recipe, job.seed),
+            device,
+            curve,
+            progress,
+        )
         scores = _score(job, network, device)
     except DivergedError as problem:
         return _result(job, curve.points, started, len(labels), None, (str(problem),))
@@ -213,7 +226,9 @@ def _train(
     def after_step(point: CurvePoint) -> None:
         curve.add(point)
         if progress is not None:
-            progress(point.step + 1, recipe.steps, f"loss {point.loss:.4g}, {point.images_per_second:.0f} images/s")
+            progress(
+                point.step + 1, recipe.steps, f"loss {point.loss:.4g}, {point.images_per_second:.0f} images/s"
+            )
 
     train(network, optimiser, source, learning_rate=job.learning_rate, device=device, after_step=after_step)
 

@@ -114,6 +114,7 @@ def _from_sixteen_bit(image: Image.Image) -> Image.Image:
     """Scale grey values of 0 to 65535 to 0 to 255."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError(f"32-bit grey values from {values.min()} to {values.max()}; save it with 8 or 16 bits")
+        raise ValueError(
+            f"32-bit grey values from {values.min()} to {values.max()}; save it with 8 or 16 bits"
+        )
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-

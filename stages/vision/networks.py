@@ -136,7 +136,9 @@ def build_own(name: str) -> nn.Module:
         function: Callable[[], Any] = getattr(importlib.import_module(module_name), function_name)
         network = function()
     except (ImportError, AttributeError, TypeError) as problem:
-        raise BackboneError(f"{name}: cannot be imported and called without arguments: {problem}") from problem
+        raise BackboneError(
+            f"{name}: cannot be imported and called without arguments: {problem}"
+        ) from problem
     finally:
         sys.path.remove(here)
     if not isinstance(network, nn.Module):

@@ -56,7 +56,9 @@ def locate_weights(weights: str, *, source: str = "", seed: int = 0, base_folder
         return Weights(kind="file", label=f"file:{path.name}", path=path)
     if kind == "package" and rest:
         return Weights(kind="package", label=weights, path=_file_of_package(rest))
-    raise WeightsError(f'unknown weights {weights!r}: say "pretrained", "file:PATH", "package:NAME" or "random"')
+    raise WeightsError(
+        f'unknown weights {weights!r}: say "pretrained", "file:PATH", "package:NAME" or "random"'
+    )
 
 
 def _file_of_package(name: str) -> Path:

@@ -43,7 +43,11 @@ class Mismatch:
         return len(self.missing) + len(self.unexpected) + len(self.other_shape)
 
     def __str__(self) -> str:
-        parts = (("missing", self.missing), ("unexpected", self.unexpected), ("of other shape", self.other_shape))
+        parts = (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("of other shape", self.other_shape),
+        )
         return "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in parts if names)
 
 
@@ -155,7 +159,13 @@ def _call_filter(function: Callable[..., State], state: State, network: nn.Modul
         return function(dict(state))
 
 
-_PLAIN = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_PLAIN = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 _SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _INVERTED = {
     "_expand_conv": "conv_pw",

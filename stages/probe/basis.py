@@ -1,0 +1,187 @@
+"""Coordinates in which the probe is solved: exact ones for the final word, whitened ones for the steps.
+
+Centring the features changes nothing (b is free). Two linear maps of the centred features X serve all
+lambdas and all folds:
+
+* exact, float64: X itself where n >= d; where n < d the factor L of X = L Q' (Householder QR), which holds
+  the problem in n dimensions and, being triangular, costs half of its products. No direction is dropped.
+* eigen, float32: Phi = X U with U the eigenvectors of X'X (or L'L), in which the Hessian is nearly
+  diagonal. It steers steps and never certifies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from stages.probe.losses import row_blocks
+
+Array = NDArray[Any]
+
+TRIANGLE_BLOCKS = 8
+STREAM_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Features of all rows, decomposed once."""
+
+    features: Array
+    """(n, d) as they were given."""
+    mean: NDArray[np.float64]
+    """(d,) over all rows."""
+    exact: NDArray[np.float64] | None
+    """(n, m) exact coordinates; None where they are read from ``features`` block by block."""
+    triangular: bool
+    """Whether ``exact`` is lower triangular."""
+    directions: NDArray[np.float64] | None
+    """(d, m) Q, orthonormal columns; None where the exact coordinates are the features themselves."""
+    rotation: NDArray[np.float32]
+    """(m, m) U: eigenvectors as columns, in exact coordinates."""
+    squares: NDArray[np.float64]
+    """(m,) eigenvalues of X'X, never negative."""
+    eigen: NDArray[np.float32] | None
+    """(n, m) Phi; None where it is formed block by block."""
+
+    @property
+    def size(self) -> int:
+        """Dimensions the solver works in: min(n, d)."""
+        return len(self.squares)
+
+    def forward(self, weights: Array) -> Array:
+        """Return X W in float64: (m, c) exact coordinates to (n, c)."""
+        out = np.empty((len(self.features), weights.shape[1]))
+        if self.exact is not None and self.triangular:
+            for rows in self._triangle():
+                np.matmul(self.exact[rows, : rows.stop], weights[: rows.stop], out=out[rows])
+        else:
+            for rows, block in self._exact_blocks():
+                np.matmul(block, weights, out=out[rows])
+        return out
+
+    def backward(self, residuals: Array) -> Array:
+        """Return X'R in float64: (n, c) to (m, c) exact coordinates."""
+        out = np.zeros((self.size, residuals.shape[1]))
+        if self.exact is not None and self.triangular:
+            for rows in self._triangle():
+                np.matmul(self.exact[rows.start :, rows].T, residuals[rows.start :], out=out[rows])
+        else:
+            for rows, block in self._exact_blocks():
+                out += block.T @ residuals[rows]
+        return out
+
+    def eigen_forward(self, weights: Array) -> Array:
+        """Return Phi W: (m, c) eigen coordinates to (n, c), in the dtype of the weights."""
+        if self.eigen is not None and weights.dtype == np.float32:
+            return self.eigen @ weights
+        if weights.dtype == np.float64:
+            return self.forward(self.from_eigen(weights))
+        turned, out = self.rotation @ weights, np.empty((len(self.features), weights.shape[1]), np.float32)
+        for rows, block in self._blocks(np.float32):
+            np.matmul(block, turned, out=out[rows])
+        return out
+
+    def eigen_backward(self, residuals: Array) -> Array:
+        """Return Phi'R: (n, c) to (m, c) eigen coordinates, in the dtype of the residuals."""
+        if self.eigen is not None and residuals.dtype == np.float32:
+            return self.eigen.T @ residuals
+        if residuals.dtype == np.float64:
+            return self.to_eigen(self.backward(residuals))
+        out = np.zeros((self.size, residuals.shape[1]), np.float32)
+        for rows, block in self._blocks(np.float32):
+            out += block.T @ residuals[rows]
+        return self.rotation.T @ out
+
+    def to_eigen(self, weights: Array) -> Array:
+        """Turn (m, c) from exact to eigen coordinates, in the dtype of the weights."""
+        return self.rotation.T.astype(weights.dtype, copy=False) @ weights
+
+    def from_eigen(self, weights: Array) -> Array:
+        """Turn (m, c) from eigen to exact coordinates, in the dtype of the weights."""
+        return self.rotation.astype(weights.dtype, copy=False) @ weights
+
+    def coefficients(self, weights: Array) -> Array:
+        """Return (c, d) coefficients of the features for (m, c) exact coordinates."""
+        return np.ascontiguousarray((weights if self.directions is None else self.directions @ weights).T)
+
+    def _triangle(self) -> Iterator[slice]:
+        """Yield the row blocks of the triangular factor."""
+        step = -(-self.size // TRIANGLE_BLOCKS)
+        for start in range(0, self.size, step):
+            yield slice(start, min(start + step, self.size))
+
+    def _exact_blocks(self) -> Iterator[tuple[slice, Array]]:
+        """Yield blocks of rows of the exact coordinates."""
+        if self.exact is not None:
+            yield slice(0, len(self.exact)), self.exact
+        else:
+            yield from self._blocks(np.float64)
+
+    def _blocks(self, dtype: type) -> Iterator[tuple[slice, Array]]:
+        """Yield blocks of centred features, converted on the way."""
+        yield from centred_blocks(self.features, self.mean, dtype)
+
+
+def centred_blocks(features: Array, mean: Array, dtype: type) -> Iterator[tuple[slice, Array]]:
+    """Yield (rows, features - mean) in the dtype asked for, a bounded number of rows at a time."""
+    for rows in row_blocks(len(features), 8 * features.shape[1], STREAM_BYTES):
+        block = features[rows].astype(np.float64)
+        block -= mean
+        yield rows, block.astype(dtype, copy=False)
+
+
+def make_basis(features: Array, memory: int | None = None) -> Basis:
+    """Decompose features that were checked.
+
+    Parameters
+    ----------
+    features
+        (n, d) floating, possibly memory-mapped.
+    memory
+        Bytes that copies of the features may take; beyond it they are read block by block. None: as much
+        as the features in float32 take, and 256 MiB at least.
+    """
+    n, d = features.shape
+    mean = np.zeros(d)
+    for rows in row_blocks(n, 8 * d, STREAM_BYTES):
+        mean += features[rows].sum(axis=0, dtype=np.float64)
+    mean /= n
+    budget = max(4 * n * d, 256 << 20) if memory is None else memory
+    if n < d:
+        return _wide_basis(features, mean)
+    exact = np.empty((n, d)) if 12 * n * d <= budget else None
+    gram = np.zeros((d, d))
+    for rows, block in centred_blocks(features, mean, np.float64):
+        gram += block.T @ block
+        if exact is not None:
+            exact[rows] = block
+    squares, rotation = _eigen(gram)
+    eigen = np.empty((n, d), np.float32) if 4 * n * d <= budget else None
+    if eigen is not None:
+        turn = rotation.astype(np.float32) if exact is None else rotation
+        for rows, block in centred_blocks(features, mean, turn.dtype.type):
+            eigen[rows] = block @ turn
+    return Basis(features, mean, exact, False, None, rotation.astype(np.float32), squares, eigen)
+
+
+def _wide_basis(features: Array, mean: Array) -> Basis:
+    """Return the basis of fewer rows than columns, in as many dimensions as rows."""
+    centred = features.astype(np.float64) - mean
+    directions, upper = scipy.linalg.qr(
+        centred.T, mode="economic", overwrite_a=True, check_finite=False
+    )
+    exact = np.ascontiguousarray(upper.T)
+    squares, rotation = _eigen(exact.T @ exact)
+    eigen = (exact @ rotation).astype(np.float32)
+    return Basis(features, mean, exact, True, directions, rotation.astype(np.float32), squares, eigen)
+
+
+def _eigen(gram: Array) -> tuple[Array, Array]:
+    """Return eigenvalues (not below zero) and eigenvectors, strongest first."""
+    squares, rotation = scipy.linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+    return np.maximum(squares[::-1], 0), np.ascontiguousarray(rotation[:, ::-1])

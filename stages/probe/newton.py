@@ -1,0 +1,314 @@
+"""Newton's method for one lambda, several problems side by side, each stopped by its own certificate.
+
+For P problems over the same rows (folds, labels) minimise, in the exact coordinates of `stages.probe.basis`,
+
+    J(W, b) = sum of losses + (l2_lambda / 2) ||W||^2
+
+A step solves H s = -g by conjugate gradients in float32 eigen coordinates, preconditioned by
+1 / (c s_j^2 + lambda) with c the mean curvature of the loss; what was gained is measured in float64, where
+
+    bound = J(W, b) - J(W, b*) + ||g_W(W, b*)||^2 / (2 lambda),     b* = argmin over b of J(W, .)
+
+holds by strong convexity in W. A problem has converged at tolerance t when
+bound <= t min(J - bound, J_null - J) (protocol, "The certificate").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.probe.basis import Basis
+from stages.probe.losses import ABSENT, Curvature, Loss
+
+Array = NDArray[Any]
+
+MAX_STEPS = 30
+MAX_PRODUCTS = 400
+REDUCTION = 1e-4
+"""Of the squared gradient, at most, in one step: further digits of a float32 step are noise."""
+AIM = 0.25
+"""Share of the goal that a step aims for, so that its nonlinear part fits in too."""
+STALLED = 0.5
+INTERCEPT_ROUNDS = 8
+HALVINGS = 20
+
+
+@dataclass
+class Point:
+    """A candidate solution of P problems."""
+
+    weights: Array
+    """(m, P, K) exact coordinates."""
+    intercepts: Array
+    """(P, K)."""
+    logits: Array
+    """(n, P, K) without the intercepts."""
+
+    def take(self, problems: Array) -> Point:
+        """Return some of the problems."""
+        return Point(
+            np.ascontiguousarray(self.weights[:, problems]),
+            self.intercepts[problems],
+            np.ascontiguousarray(self.logits[:, problems]),
+        )
+
+    def put(self, problems: Array, other: Point) -> None:
+        """Overwrite some of the problems."""
+        self.weights[:, problems] = other.weights
+        self.intercepts[problems] = other.intercepts
+        self.logits[:, problems] = other.logits
+
+
+@dataclass
+class Evaluation:
+    """What float64 says of a point."""
+
+    objective: Array
+    """(P,)."""
+    bound: Array
+    """(P,) the optimum lies no more than this below."""
+    goal: Array
+    """(P,) the bound at which a problem has converged; not positive where J is no better than J_null."""
+    gradient: Array
+    """(m, P, K) by the weights, exact coordinates."""
+    intercept_gradient: Array
+    """(P, K)."""
+    intercept_curvature: Array
+    """(P, K) diagonal of the Hessian by b."""
+    residuals: Array
+    """(n, P, K)."""
+
+    @property
+    def converged(self) -> Array:
+        """(P,) whether the goal was met."""
+        return self.bound <= self.goal
+
+
+@dataclass
+class Solution:
+    """Where a solve ended."""
+
+    point: Point
+    objective: Array
+    bound: Array
+    converged: Array
+    passes: int
+    """Over the features, forth and back."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """P problems and the basis they share."""
+
+    basis: Basis
+    loss: Loss
+    null: Array
+    """(P,) J_null."""
+
+    def solve(self, start: Point, l2_lambda: float, tolerance: float) -> Solution:
+        """Improve the start (in place) until every problem has converged or none gains any more."""
+        point, passes = start, 1
+        now = self.evaluate(point, l2_lambda, tolerance)
+        objective, bound, done = now.objective.copy(), now.bound.copy(), now.converged.copy()
+        active = np.flatnonzero(~done)
+        part, solver = point, self
+        if len(active) < len(done):
+            part, solver, now = point.take(active), self._take(active), _take_evaluation(now, active)
+        dtype: type = np.float32
+        for _ in range(MAX_STEPS):
+            if not len(active):
+                break
+            step, products = solver.step(now, l2_lambda, dtype)
+            after, halved = solver._advance(part, now, step, l2_lambda, tolerance)
+            passes += products + 1
+            stuck = after.bound > STALLED * now.bound
+            if stuck.any() and dtype is np.float32:
+                dtype = np.float64
+            elif (stuck & ~after.converged).all() and halved:
+                break
+            objective[active], bound[active] = after.objective, after.bound
+            done[active] = after.converged
+            if part is not point:
+                point.put(active, part)
+            left = np.flatnonzero(~after.converged)
+            if len(left) < len(active):
+                active = active[left]
+                part, solver = part.take(left), solver._take(left)
+                after = _take_evaluation(after, left)
+            now = after
+        return Solution(point, objective, bound, done, passes)
+
+    def evaluate(self, point: Point, l2_lambda: float, tolerance: float) -> Evaluation:
+        """Move the intercepts to their optimum and measure the point in float64."""
+        n, P, K = point.logits.shape
+        penalty = l2_lambda / 2 * np.einsum("mpk,mpk->p", point.weights, point.weights)
+        residuals = np.empty_like(point.logits)
+        excess, fine, curvature = np.zeros(P), 0.0, None
+        for _ in range(INTERCEPT_ROUNDS):
+            loss, slope = self.loss.residuals(point.logits, point.intercepts, residuals)
+            if curvature is None or not fine:
+                curvature = self.loss.intercept_hessian(residuals)
+            move = _solve_intercepts(curvature, slope)
+            previous, excess = excess, 0.5 * (move * slope).sum(axis=1)
+            fine = 1e-3 * tolerance * l2_lambda / (l2_lambda + self.basis.squares[0])
+            if (excess <= np.maximum(fine * loss, 1e-30)).all():
+                break
+            point.intercepts = point.intercepts - move
+        J = loss + penalty
+        gradient = self.basis.backward(residuals.reshape(n, -1)).reshape(point.weights.shape)
+        gradient += l2_lambda * point.weights
+        bound = excess + np.einsum("mpk,mpk->p", gradient, gradient) / (2 * l2_lambda)
+        goal = tolerance * np.minimum(J - bound, self.null - J)
+        diagonal = np.einsum("pkk->pk", curvature)
+        return Evaluation(J, bound, goal, gradient, slope, diagonal, residuals)
+
+    def step(self, now: Evaluation, l2_lambda: float, dtype: type) -> tuple[tuple[Array, Array], int]:
+        """Return the Newton step (m, P, K) and (P, K) in exact coordinates, and the products it took."""
+        m, P, K = now.gradient.shape
+        scale = np.sqrt(np.einsum("mpk,mpk->p", now.gradient, now.gradient))
+        scale[scale == 0] = 1
+        columns = np.repeat(scale, K)
+        g = (now.gradient.reshape(m, -1) / columns).astype(dtype)
+        gb = (now.intercept_gradient.ravel() / columns).astype(dtype)
+        rows = self.loss.seen.sum(axis=0)
+        mean_curvature = np.repeat(now.intercept_curvature.mean(axis=1) / rows, K)
+        share = rows / len(self.loss.seen)
+        inverse = 1 / (np.outer(self.basis.squares, mean_curvature * np.repeat(share, K)) + l2_lambda)
+        floor = np.finfo(np.float32).tiny
+        inverse_b = (1 / np.maximum(mean_curvature * np.repeat(rows, K), floor)).astype(dtype)
+        aim = 2 * l2_lambda * AIM * np.maximum(now.goal, 0) / scale**2
+        system = _System(self, self.loss.curvature(now.residuals, dtype), dtype(l2_lambda), K)
+        s, sb, products = _conjugate_gradients(
+            system, self.basis.to_eigen(-g), -gb, inverse.astype(dtype), inverse_b, np.maximum(aim, REDUCTION)
+        )
+        weights = self.basis.from_eigen(s).astype(np.float64) * columns
+        return (weights.reshape(m, P, K), (sb * columns).reshape(P, K)), products
+
+    def _advance(
+        self, point: Point, now: Evaluation, step: tuple[Array, Array], l2_lambda: float, tolerance: float
+    ) -> tuple[Evaluation, bool]:
+        """Take the step, halved per problem until J does not grow; the point changes in place."""
+        weights, intercepts = step
+        m, P, K = weights.shape
+        logits = self.basis.forward(weights.reshape(m, -1)).reshape(point.logits.shape)
+        old = point.intercepts
+        point.weights += weights
+        point.logits += logits
+        point.intercepts = old + intercepts
+        taken, halved = np.ones(P), False
+        for _ in range(HALVINGS):
+            after = self.evaluate(point, l2_lambda, tolerance)
+            worse = after.objective > now.objective * (1 + 1e-12)
+            if not worse.any():
+                break
+            halved = True
+            taken_new = np.where(worse, taken / 2, taken)
+            back = (taken_new - taken)[:, None]
+            point.weights += back * weights
+            point.logits += back * logits
+            point.intercepts = np.where(worse[:, None], old + taken_new[:, None] * intercepts, point.intercepts)
+            taken = taken_new
+        return after, halved
+
+    def _take(self, problems: Array) -> Solver:
+        """Return the solver of some of the problems."""
+        return Solver(self.basis, self.loss.take(problems), self.null[problems])
+
+
+@dataclass(frozen=True)
+class _System:
+    """The Hessian at a point, as products in eigen coordinates."""
+
+    solver: Solver
+    curvature: Curvature
+    l2_lambda: Any
+    n_classes: int
+
+    def product(self, s: Array, sb: Array) -> tuple[Array, Array]:
+        """Return H (s, sb) for (m, P K) and (P K,)."""
+        basis = self.solver.basis
+        change = basis.eigen_forward(s)
+        change += sb
+        shaped = change.reshape(len(change), -1, self.n_classes)
+        self.solver.loss.product(self.curvature, shaped)
+        out = basis.eigen_backward(change)
+        out += self.l2_lambda * s
+        return out, change.sum(axis=0)
+
+
+def _conjugate_gradients(
+    system: _System, r: Array, rb: Array, inverse: Array, inverse_b: Array, until: Array
+) -> tuple[Array, Array, int]:
+    """Solve H x = r, all problems in step; a problem stops when its ||r||^2 is below ``until``."""
+    K = system.n_classes
+
+    def dot(a: Array, b: Array, ab: Array, bb: Array) -> Array:
+        return (np.einsum("ij,ij->j", a, b) + ab * bb).reshape(-1, K).sum(axis=1)
+
+    def spread(values: Array) -> Array:
+        return np.repeat(values.astype(r.dtype), K)
+
+    x, xb = np.zeros_like(r), np.zeros_like(rb)
+    z, zb = inverse * r, inverse_b * rb
+    p, pb = z.copy(), zb.copy()
+    energy = dot(r, z, rb, zb)
+    running = np.ones(len(until), dtype=bool)
+    products = 0
+    for products in range(1, MAX_PRODUCTS + 1):
+        q, qb = system.product(p, pb)
+        curved = dot(p, q, pb, qb)
+        running &= curved > 0
+        length = spread(np.where(running, energy / np.where(curved > 0, curved, 1), 0))
+        x += length * p
+        xb += length * pb
+        r -= length * q
+        rb -= length * qb
+        running &= np.einsum("ij,ij->j", r, r).reshape(-1, K).sum(axis=1) > until
+        if not running.any():
+            break
+        np.multiply(inverse, r, out=z)
+        zb = inverse_b * rb
+        fresh = dot(r, z, rb, zb)
+        ratio = spread(np.where(running, fresh / np.where(energy > 0, energy, 1), 0))
+        p *= ratio
+        p += z
+        pb = zb + ratio * pb
+        energy = fresh
+    return x, xb, products
+
+
+def _solve_intercepts(hessian: Array, slope: Array) -> Array:
+    """Return H^-1 slope for (P, K, K): scaled to a unit diagonal, with the direction of ones made regular."""
+    diagonal = np.einsum("pkk->pk", hessian)
+    alive = diagonal > 0
+    root = np.sqrt(np.where(alive, diagonal, 1))
+    scaled = hessian / (root[:, :, None] * root[:, None, :])
+    K = hessian.shape[1]
+    index = np.arange(K)
+    scaled[:, index, index] = 1
+    if K > 1:
+        ones = np.where(alive, root, 0)
+        ones /= np.maximum(np.linalg.norm(ones, axis=1, keepdims=True), 1e-300)
+        scaled += ones[:, :, None] * ones[:, None, :]
+    right = np.where(alive, slope / root, 0)
+    return np.where(alive, np.linalg.solve(scaled, right[..., None])[..., 0] / root, 0)
+
+
+def _take_evaluation(now: Evaluation, problems: Array) -> Evaluation:
+    """Return what is known of some of the problems."""
+    return Evaluation(
+        now.objective[problems],
+        now.bound[problems],
+        now.goal[problems],
+        np.ascontiguousarray(now.gradient[:, problems]),
+        now.intercept_gradient[problems],
+        now.intercept_curvature[problems],
+        np.ascontiguousarray(now.residuals[:, problems]),
+    )
+
+
+__all__ = ["ABSENT", "Evaluation", "Point", "Solution", "Solver"]

@@ -1,0 +1,136 @@
+"""report.html: one file that works offline, with its style, its script and its plots inside.
+
+The page allows no script but its own, by hash, and no connection at all (Content-Security-Policy);
+everything that came from a name, a file or a result is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.errors import MissingExtraError
+from stages.report.panels import dataset_panels, mean_panels
+from stages.report.rows import COLUMNS, comparison_rows, matrices, readable, score_rows
+from stages.report.table import TransferTable
+from stages.report.text import REGIME_NAMES, legend_lines
+from stages.report.words import answers, problems, remarks, summary
+
+_HERE = Path(__file__).parent
+_SECTIONS = (
+    ("answer", "In short"),
+    ("transfer", "Transfer"),
+    ("scores", "Scores"),
+    ("datasets", "Data sets"),
+    ("regimes", "Regimes"),
+    ("cells", "Every score"),
+    ("problems", "Missing and warnings"),
+    ("method", "Method"),
+    ("provenance", "Provenance"),
+)
+
+
+def render_report(
+    table: TransferTable,
+    statistics: Mapping[str, Any],
+    *,
+    title: str = "Transfer study",
+    limitations: Sequence[str] = (),
+    details: Sequence[Mapping[str, Any]] = (),
+    provenance: Mapping[str, Any] | None = None,
+    figures: Sequence[str] = (),
+) -> str:
+    """Write the report of a joined table.
+
+    Parameters
+    ----------
+    table : TransferTable
+    statistics : mapping
+        What :func:`stages.report.statistics.statistics` made of it.
+    title : str
+        The study's name.
+    limitations : sequence of str
+        What this study is too small to show, one sentence each.
+    details : sequence of mapping
+        What is known of a cell beyond its score: "backbone" (label), "dataset", "regime", perhaps
+        "seed", and any other key (certificate, cache key, seconds, warnings ...) with a value to show.
+    provenance : mapping, optional
+        Versions, study file, hashes, machine: shown as given.
+    figures : sequence of str
+        File names in the folder ``figures`` beside the page, to be linked.
+
+    Returns
+    -------
+    str
+        HTML.
+
+    Raises
+    ------
+    MissingExtraError
+        If jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report") from error
+    from markupsafe import Markup
+
+    loader = FileSystemLoader(_HERE)
+    engine = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    shown = _contents(table, statistics, details)
+    sections = [(i, name) for i, name in _SECTIONS if i != "regimes" or shown["comparisons"]]
+    return engine.get_template("report.html.j2").render(
+        **shown,
+        title=title,
+        sections=sections,
+        limitations=list(limitations),
+        provenance=[(key, readable(value)) for key, value in (provenance or {}).items()],
+        files=list(figures),
+        style=Markup(style),  # noqa: S704  (our own file)
+        script=Markup(script),  # noqa: S704  (our own file)
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def _contents(
+    table: TransferTable, statistics: Mapping[str, Any], details: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the template shows of the table and its statistics."""
+    return {
+        "summary": summary(table),
+        "answers": answers(table, statistics),
+        "remarks": remarks(table),
+        "backbones": table.backbones,
+        "datasets": table.datasets,
+        "mean_panels": mean_panels(table, statistics),
+        "matrices": matrices(table, statistics),
+        "legend": "; ".join(legend_lines(table)),
+        "dataset_panels": [
+            (REGIME_NAMES[regime], panels)
+            for regime in table.regimes
+            if (panels := dataset_panels(table, statistics, regime))
+        ],
+        "comparisons": comparison_rows(table, statistics),
+        "regimes": [(regime, REGIME_NAMES[regime]) for regime in table.regimes],
+        "columns": COLUMNS,
+        "rows": score_rows(table, details),
+        "problems": problems(table, details),
+        "definitions": [*_rules(statistics), *statistics["definitions"].items()],
+    }
+
+
+def _rules(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How missing cells were handled, per regime."""
+    return [(f"means, {REGIME_NAMES[r]}", part["rule"]) for r, part in statistics["regimes"].items()]
+
+
+def _hash(text: str) -> str:
+    """The text's hash as a Content-Security-Policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
