@@ -1,5 +1,6 @@
 """The feature cache: arrays under keys, in files that can be trusted; nothing of models or data sets."""
 
+from cache.catalogue import EntryInfo
 from cache.digests import FileDigests
 from cache.entry import Entry
 from cache.errors import (
@@ -16,7 +17,7 @@ from cache.errors import (
     RemoteError,
 )
 from cache.keys import CacheKey, canonical_json, sha256_of
-from cache.store import EntryInfo, Store
+from cache.store import Store
 from cache.writer import Writer
 
 __all__ = [

@@ -15,13 +15,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cache.atomic import make_folder, set_aside, write_errors
+from cache.catalogue import Catalogue, EntryInfo, recalled, summarise
 from cache.entry import Entry, load, open_entry
 from cache.errors import (
+    AmbiguousKeyError,
     CacheError,
     CacheReadError,
     DamagedEntryError,
@@ -40,27 +41,6 @@ from cache.verified import VerifiedFiles
 from cache.writer import Writer
 
 SUFFIX = ".h5"
-
-
-@dataclass(frozen=True)
-class EntryInfo:
-    """What a list shows of an entry; the values behind it were not verified."""
-
-    key: str
-    """64 hex digits."""
-    path: Path
-    coordinates: Mapping[str, str | int | float]
-    rows: int
-    dimension: int
-    dtype: str
-    classes: int
-    multi_label: bool
-    excluded: int
-    """Input rows without features."""
-    nbytes: int
-    """Size of the file."""
-    modified: float
-    """When it was published here, seconds since the epoch."""
 
 
 class Store:
@@ -94,7 +74,9 @@ class Store:
     ) -> None:
         self.root = Path(root)
         self.notify = notify
-        self.verified = VerifiedFiles(Path(private) if private is not None else private_folder())
+        folder = Path(private) if private is not None else private_folder()
+        self.verified = VerifiedFiles(folder)
+        self._catalogue = Catalogue(folder)
 
     def writer(
         self, key: CacheKey, metadata: Mapping[str, Any] | EntryMetadata, *, timeout: float | None = None
@@ -144,14 +126,12 @@ class Store:
 
         Raises
         ------
-        KeyMissingError, DamagedEntryError, NewerFormatError
+        KeyMissingError, DamagedEntryError, NewerFormatError, CacheReadError
             As `read`; only the index is checked.
         """
         path = self.path_of(key)
-        with self.refusals(path), open_entry(path) as opened:
-            if opened.index.key.digest != digest_of_key(key):
-                raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest_of_key(key)}")
-            return _info(path, opened.index, opened.status)
+        status, index = self._index(path, digest_of_key(key))
+        return summarise(path, index, status)
 
     def find(self, **coordinates: str | float) -> list[EntryInfo]:
         """Return the entries that have all these coordinates, sorted by all of theirs."""
@@ -160,14 +140,45 @@ class Store:
             info for info in self.list() if all(info.coordinates.get(name) == value for name, value in wanted)
         ]
 
+    def find_one(self, **coordinates: str | float) -> EntryInfo:
+        """Return the only entry that has all these coordinates.
+
+        Raises
+        ------
+        KeyMissingError
+            There is none.
+        AmbiguousKeyError
+            There are several; the message says in what they differ.
+        """
+        found = self.find(**coordinates)
+        asked = ", ".join(f"{name}={value}" for name, value in coordinates.items()) or "no coordinates"
+        if not found:
+            raise KeyMissingError(f"{self.root}: no entry with {asked}: extract it, or pull it")
+        if len(found) > 1:
+            raise AmbiguousKeyError(f"{self.root}: {len(found)} entries with {asked}: {_differences(found)}")
+        return found[0]
+
     def list(self) -> list[EntryInfo]:
-        """Return all entries with a sound index, sorted by their coordinates."""
-        infos = []
+        """Return all entries with a sound index, sorted by their coordinates.
+
+        What is wrong with the others is told through ``notify``; damaged ones are set aside.
+        """
+        known = self._catalogue.recall()
+        infos, fresh = [], []
         for digest in self.keys():
+            path = self.path_of(digest)
             try:
-                infos.append(self.info(digest))
+                info = recalled(path, path.lstat(), known)
+                if info is None:
+                    status, index = self._index(path, digest)
+                    fresh.append((status, index))
+                    info = summarise(path, index, status)
+                infos.append(info)
+            except FileNotFoundError:
+                continue
             except CacheError as error:
                 self.notify(str(error))
+        self._catalogue.remember(fresh)
         return sorted(
             infos, key=lambda info: (sorted((n, str(v)) for n, v in info.coordinates.items()), info.key)
         )
@@ -224,6 +235,13 @@ class Store:
         """Return where the rows of a key are staged."""
         return self.root / "staging" / digest_of_key(key)
 
+    def _index(self, path: Path, digest: str) -> tuple[os.stat_result, Index]:
+        """Read and check the index of one entry."""
+        with self.refusals(path), open_entry(path) as opened:
+            if opened.index.key.digest != digest:
+                raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest}")
+            return opened.status, opened.index
+
     @contextlib.contextmanager
     def refusals(self, path: Path) -> Iterator[None]:
         """Turn what reading an entry found out into typed errors, and set a damaged file aside."""
@@ -248,19 +266,12 @@ class Store:
         return error
 
 
-def _info(path: Path, index: Index, status: os.stat_result) -> EntryInfo:
-    """Summarise an index."""
-    features = index.arrays["features"]
-    return EntryInfo(
-        key=index.key.digest,
-        path=path,
-        coordinates=index.coordinates,
-        rows=index.rows,
-        dimension=features.shape[1],
-        dtype=features.dtype,
-        classes=len(index.class_names),
-        multi_label=index.multi_label,
-        excluded=len(index.excluded),
-        nbytes=status.st_size,
-        modified=status.st_mtime,
-    )
+def _differences(found: list[EntryInfo]) -> str:
+    """Say in which coordinates entries differ, and name each by the beginning of its key."""
+    names = sorted({name for info in found for name in info.coordinates})
+    differing = [name for name in names if len({info.coordinates.get(name) for info in found}) > 1]
+    lines = [
+        f"{info.key[:12]} ({', '.join(f'{name}={info.coordinates.get(name)}' for name in differing)})"
+        for info in found[:5]
+    ]
+    return f"name one of {'; '.join(lines)}{' ...' if len(found) > 5 else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import signal
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-EPILOG = """Exit status: 0 all done; 1 some jobs failed, the others are done; 2 the input is wrong, nothing was
-started; 3 the machine said no (disk, permissions), run again to go on; 4 interrupted, run again to go on."""
+EPILOG = (
+    "Exit status: 0 all done; 1 some jobs failed, the others are done; 2 the input is wrong, nothing was "
+    "started; 3 the machine said no (disk, permissions), run again to go on; 4 interrupted, run again."
+)
+ALL_STAGES: tuple[Stage, ...] = ("extract", "probe", "fine-tune", "scratch", "join")
 
 
 @click.group(
@@ -38,7 +42,7 @@ started; 3 the machine said no (disk, permissions), run again to go on; 4 interr
 )
 @click.version_option(package_name="penultimate")
 def cli() -> None:
-    """Which pretrained backbone transfers best to your images, and how sure is that?
+    """Find out which pretrained backbone transfers best to your images, and how sure that is.
 
     A study file names backbones and labelled image sets. Stage one (extract) caches penultimate features,
     stage two (probe) fits linear probes to them on CPU, stage three (fine-tune, scratch, join) trains,
@@ -84,7 +88,7 @@ def stage_command(name: str, stages: tuple[Stage, ...], about: str) -> None:
 
 stage_command(
     "run",
-    ("extract", "probe", "fine-tune", "scratch", "join"),
+    ALL_STAGES,
     "Run every stage of STUDY that is missing or stale, then join.",
 )
 stage_command(
@@ -110,8 +114,7 @@ def demo(**options: Any) -> None:
     from pipeline.config import load_study
 
     study = load_study(Path(__file__).parent / "studies" / "demo.toml")
-    _run(study.model_copy(update={"folder": Path.cwd()}), ("extract", "probe", "fine-tune", "scratch", "join"),
-         **options)  # fmt: skip
+    _run(study.model_copy(update={"folder": Path.cwd()}), ALL_STAGES, **options)
 
 
 def _run(
@@ -217,7 +220,33 @@ def datasets(as_json: bool, quiet: bool) -> None:
         _print_json(dataset_rows())
     elif not quiet:
         click.echo(rows_text(dataset_rows()))
-        click.echo("\nyour own: source = \"csv:split.csv\" (path,label,split[,group]) or \"folder:images\"")  # fmt: skip
+        click.echo('\nyour own: source = "csv:split.csv" (path,label,split[,group]) or "folder:images"')
+
+
+@cli.command()
+@click.argument("probe", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--weights", help="The backbone's weights, where the probe's own are not found: file:PATH, ...")
+@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="Classes per image.")
+@output_options
+def predict(
+    probe: Path, images: tuple[Path, ...], weights: str | None, top: int, as_json: bool, quiet: bool
+) -> None:
+    """Classify IMAGES (files or folders) with a fitted PROBE (a .safetensors of results/linear_probe).
+
+    Prints a csv: path, class, probability.
+    """
+    from pipeline.predict import predict as classify
+    from pipeline.progress import Reporter
+
+    reporter = Reporter(quiet=quiet or as_json)
+    predictions = classify(probe, images, weights=weights, top=top, reporter=reporter)
+    if as_json:
+        _print_json(predictions)
+    else:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["path", "class", "probability"])
+        writer.writerows([p["path"], p["class"], f"{p['probability']:.6f}"] for p in predictions)
 
 
 @cli.command()

@@ -25,7 +25,7 @@ Triple = tuple[float, float, float]
 class Table(BaseModel):
     """A table of the study file: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 class StudyTable(Table):
@@ -168,6 +168,10 @@ class ReportTable(Table):
     limitations: tuple[str, ...] = ()
 
 
+FOLDER = "<folder of the study file>"
+"""Under which `load_study` hands its own finding to `Study`."""
+
+
 def _short_forms(value: object) -> object:
     """Let a list of names stand for a list of tables."""
     if isinstance(value, list | tuple):
@@ -189,7 +193,8 @@ class Study(Table):
     fine_tune: TrainTable | None = None
     from_scratch: TrainTable | None = None
     report: ReportTable = ReportTable()
-    folder: Path = Field(default=Path(), exclude=True)
+    # The alias is no key that TOML people would write: a study file cannot set the folder.
+    folder: Path = Field(default=Path(), exclude=True, validation_alias=FOLDER)
 
     @model_validator(mode="before")
     @classmethod
@@ -257,14 +262,14 @@ def load_study(path: Path | str) -> Study:
     except FileNotFoundError:
         hint = "a folder of images? `penultimate init FOLDER` writes a first study"
         raise StudyError(f"{path}: no such study file; {hint}") from None
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); name a TOML file") from error
     except UnicodeDecodeError as error:
         raise StudyError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path}: not TOML: {error}") from error
     try:
-        study = Study.model_validate({**raw, "folder": path.parent.resolve()})
+        study = Study.model_validate({**raw, FOLDER: path.parent.resolve()})
     except ValidationError as error:
         from pipeline.mistakes import explain
 

@@ -72,9 +72,10 @@ def _run_pool(
 
     from joblib.externals.loky import ProcessPoolExecutor
 
+    workers = min(workers, len(jobs))
     threads = max(1, worker_count(None) // workers)
     pool = ProcessPoolExecutor(
-        max_workers=min(workers, len(jobs)), initializer=_limit_threads, initargs=(threads,)
+        max_workers=workers, env=thread_limits(threads), initializer=_limit_threads, initargs=(threads,)
     )
     unfinished = []
     try:
@@ -90,10 +91,18 @@ def _run_pool(
     return unfinished
 
 
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the environment that keeps a process to its share of the cores.
+
+    Passive waiting matters as much as the number: OpenMP threads that spin for the next region of
+    parallel work eat several times the processor time of the work itself when cores are shared.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**dict.fromkeys(names, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def _limit_threads(threads: int) -> None:
-    """Keep a worker's BLAS and OpenMP to its share of the cores."""
+    """Limit libraries that were loaded before the environment could tell them."""
     import threadpoolctl
 
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = str(threads)
     threadpoolctl.threadpool_limits(limits=threads)

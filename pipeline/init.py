@@ -33,7 +33,7 @@ source = {source}
 selection = "cross_validation"
 folds = 5
 
-# Training takes far longer than probing. Take the marks away for it; `penultimate status` shows how far it is.
+# Training takes far longer than probing: take the marks away for it.
 # [fine_tune]
 # budget = "quick"             # "tiny" | "quick" | "paper"
 # [from_scratch]

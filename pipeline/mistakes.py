@@ -52,5 +52,5 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
         if isinstance(part, str):
             model = TABLES.get(part, model)
-    keys = list(model.model_fields)
+    keys = [name for name, field in model.model_fields.items() if not field.exclude]
     return [*keys, "backbones", "datasets"] if model is config.Study else keys

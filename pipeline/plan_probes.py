@@ -32,12 +32,8 @@ def plan_probes(
             name = f"probe/{backbone.label}/{table.name}"
             columns = score_columns(study, backbone, table.name, "linear_probe", seed=study.probe.seed)
             images = resolved.images.get(table.name)
-            if images is not None:
-                entries = {s: keys[backbone.label, table.name, s] for s in images.dataset.splits}
-            else:
-                entries = dict(_find_entries(study, backbone, table.name, store))
-            lacking = [s for s, key in entries.items() if key is None or key not in store]
-            if lacking or not {"train", "test"} <= set(entries):
+            entries = _cached(study, backbone, table.name, images, keys, store)
+            if not set(images.dataset.splits if images else ("train", "test")) <= set(entries):
                 where = "run extract first" if images else f"{resolved.absent[table.name]}; pull its features"
                 yield Planned(name, "probe", "waiting", f"features not cached: {where}", columns=columns)
                 continue
@@ -52,7 +48,7 @@ def _probe_job(
     backbone: Backbone,
     dataset: str,
     images: Images | None,
-    entries: Mapping[SplitName, str | None],
+    entries: Mapping[SplitName, str],
     columns: Mapping[str, Any],
 ) -> ProbeJob:
     """Put a probe together; its spec is all that decides its result."""
@@ -74,25 +70,56 @@ def _probe_job(
         backbone=backbone.label,
         dataset=dataset,
         metric=metric,
-        entries={split: key for split, key in entries.items() if key},
+        entries=dict(entries),
         settings=settings,
         spec=spec,
         columns=columns,
     )
 
 
-def _find_entries(
-    study: Study, backbone: Backbone, dataset: str, store: Store
-) -> Iterator[tuple[SplitName, str]]:
-    """Find cached features by their human coordinates; several that match are asked about."""
-    for split in SPLITS:
-        wanted = coordinates(backbone, dataset, split, precision=study.extract.precision)
-        found = store.find(**wanted)
+def _cached(
+    study: Study,
+    backbone: Backbone,
+    dataset: str,
+    images: Images | None,
+    keys: Mapping[tuple[str, str, SplitName], str | None],
+    store: Store,
+) -> dict[SplitName, str]:
+    """Return the keys of the splits whose features are cached.
+
+    Where images and weights are here the keys are known. Where one of them is not, entries are found by
+    their human coordinates; with the images here, their rows and image hashes must match.
+    """
+    cached: dict[SplitName, str] = {}
+    for split in images.dataset.splits if images else SPLITS:
+        key = keys.get((backbone.label, dataset, split))
+        found = (
+            [key]
+            if key
+            else [info.key for info in store.find(**_coordinates(study, backbone, dataset, split))]
+        )
+        if images is not None and key is None:
+            found = [digest for digest in found if _same_rows(store, digest, images, split)]
         if len(found) > 1:
-            keys = ", ".join(info.key[:12] for info in found)
             raise StudyError(
-                f"{dataset}/{split} through {backbone.label}: {len(found)} cached entries match ({keys}) "
-                "and the images are not here to tell which; remove the others with `penultimate cache gc`"
+                f"{dataset}/{split} through {backbone.label}: {len(found)} cached entries match "
+                f"({', '.join(digest[:12] for digest in found)}) and nothing here tells which is meant; "
+                "see `penultimate cache list`"
             )
-        if found:
-            yield split, found[0].key
+        if found and found[0] in store:
+            cached[split] = found[0]
+    return cached
+
+
+def _coordinates(study: Study, backbone: Backbone, dataset: str, split: SplitName) -> dict[str, str]:
+    """Return what a split's features are found by."""
+    return coordinates(backbone, dataset, split, precision=study.extract.precision)
+
+
+def _same_rows(store: Store, key: str, images: Images, split: SplitName) -> bool:
+    """Whether an entry was made from these very images."""
+    samples = store.read(key).key.ingredients.get("samples")
+    ids, digests = images.dataset.splits[split].ids, images.image_sha256[split]
+    return samples is not None and [list(pair) for pair in samples] == [
+        list(p) for p in zip(ids, digests, strict=True)
+    ]

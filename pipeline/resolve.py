@@ -67,7 +67,8 @@ def resolve(
     root : Path, optional
         The cache's root; default `cache_root`.
     need_images : bool
-        Whether a data set whose images are not on this machine is a mistake.
+        Whether images or weights that are not on this machine are a mistake: not for those who only
+        probe cached features and join.
     rehash : bool
         Hash every file again instead of trusting what is remembered by path, size, time and inode.
     progress : Progress, optional
@@ -84,7 +85,7 @@ def resolve(
     backbones: list[Backbone] = []
     for i, table in enumerate(study.backbone, start=1):
         try:
-            backbones.append(_backbone(table, study, digests, rehash))
+            backbones.append(_backbone(table, study, digests, rehash, must_exist=need_images))
         except InputError as error:
             mistakes.append(f"backbone[{i}]: {error}")
     loaded: dict[str, Dataset] = {}
@@ -104,7 +105,9 @@ def resolve(
     return Resolved(tuple(backbones), images, absent)
 
 
-def _backbone(table: BackboneTable, study: Study, digests: FileDigests, rehash: bool) -> Backbone:
+def _backbone(
+    table: BackboneTable, study: Study, digests: FileDigests, rehash: bool, *, must_exist: bool
+) -> Backbone:
     """Resolve one backbone and hash its weights file where it is here."""
     backbone = resolve_backbone(
         table.name,
@@ -119,6 +122,7 @@ def _backbone(table: BackboneTable, study: Study, digests: FileDigests, rehash: 
         imagenet_top1=table.imagenet_top1,
         variant=table.variant,
         base_folder=study.folder,
+        must_exist=must_exist,
     )
     if backbone.weights.path is None or backbone.weights.sha256:
         return backbone

@@ -18,7 +18,7 @@ from cache import CacheWriteError
 from pipeline.config import Study
 from pipeline.errors import StudyError, SurroundingsError
 from pipeline.executors import run_jobs, worker_count
-from pipeline.jobs import STAGES, ExtractJob, Job, Planned, Stage
+from pipeline.jobs import STAGES, ExtractJob, Job, Planned, ProbeJob, Stage, TrainJob
 from pipeline.join import JoinOutcome, join, join_state
 from pipeline.ledger import file_stem
 from pipeline.plan import Plan, plan
@@ -194,9 +194,8 @@ def _run_stage(
     for planned in todo:
         if planned.state == "stale":
             reporter.say(f"{planned.name}: {planned.why}")
-    # Torch uses every core for one job; a linear probe does not, so probes run side by side.
-    processes = worker_count(workers) if stage == "probe" else 1
     jobs = [planned.job for planned in todo if planned.job is not None]
+    processes = worker_count(workers) if _side_by_side(jobs) else 1
     with reporter.bar(stage, "jobs") as progress:
         finished = 0
 
@@ -220,6 +219,26 @@ def _run_stage(
             else:
                 failed.append(_failure(job, outcome, place))
                 reporter.complain(f"{job.name}: failed: {failed[-1].reason}")
+
+
+def _side_by_side(jobs: Sequence[Job]) -> bool:
+    """Whether jobs of a stage are run in several processes.
+
+    Probes and small trainings on CPU do not fill the cores by themselves: on two cores two jobs of one
+    thread each get twice as far as one after the other with two threads. A GPU and a stage-one pass are
+    kept busy by one job.
+    """
+    return all(
+        isinstance(job, ProbeJob) or (isinstance(job, TrainJob) and _trains_on_cpu(job.recipe.device))
+        for job in jobs
+    )
+
+
+def _trains_on_cpu(device: str) -> bool:
+    """Whether a training job will run on the CPU, told without loading torch."""
+    if device == "auto":
+        return not any(Path(node).exists() for node in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
+    return device == "cpu"
 
 
 def _perform(job: Job, place: Place, progress: object = None) -> Done:

@@ -116,6 +116,7 @@ def resolve(
     imagenet_top1: float | None = None,
     variant: str = "",
     base_folder: Path | str = ".",
+    must_exist: bool = True,
 ) -> Backbone:
     """Turn what a study says of a backbone into a record, without network and without torch.
 
@@ -139,6 +140,8 @@ def resolve(
         Tells two backbones of one name apart.
     base_folder : Path or str
         What relative paths are relative to.
+    must_exist : bool
+        False: weights that are not on this machine are no error; ``weights.path`` is None then.
 
     Returns
     -------
@@ -169,7 +172,13 @@ def resolve(
     _check(facts, preprocessing, weights, pooling)
     return Backbone(
         name=name,
-        weights=locate_weights(weights, source=facts.source, seed=seed, base_folder=Path(base_folder)),
+        weights=locate_weights(
+            weights,
+            source=facts.source,
+            seed=seed,
+            base_folder=Path(base_folder),
+            must_exist=must_exist,
+        ),
         preprocessing=preprocessing,
         dimension=facts.dimension,
         pooling=pooling,

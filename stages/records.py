@@ -281,7 +281,7 @@ class TrainRecipe:
     device: str = "auto"
     """The word auto: CUDA where there is one, else CPU."""
     num_workers: int = 0
-    """Threads that decode and cut crops; 0 = one per CPU core, at most 16."""
+    """Threads that decode and cut crops; 0 = as many as torch computes with."""
     image_memory: int = 2 << 30
     """Bytes of decoded training images to keep in memory; the rest is decoded every time it is used."""
 

@@ -48,7 +48,7 @@ def extract_features(
     on_bad_image : {"error", "exclude"}
         Whether an unreadable image ends the extraction or is left out and reported.
     num_workers : int or None
-        Threads that decode; None = one per CPU core, at most 16.
+        Threads that decode; None = as many as torch computes with.
     start : int
         First row: where an interrupted extraction goes on. At a multiple of ``batch_size`` the batches, and
         so the bytes, are those of an uninterrupted run.
@@ -131,6 +131,6 @@ def _check_finite(features: NDArray[np.float32], backbone: Backbone, split: Spli
     if bad.any():
         first = split.ids[int(batch.rows[np.argmax(bad)])]
         raise StageError(
-            f"{backbone.label} gives features that are not finite for {int(bad.sum())} images of {split.name}, "
-            f"the first is {first}: use precision float32, or check the weights"
+            f"{backbone.label} gives features that are not finite for {int(bad.sum())} images of "
+            f"{split.name}, the first is {first}: use precision float32, or check the weights"
         )

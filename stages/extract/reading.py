@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stages.errors import BadImageError, DatasetError, InputError
@@ -56,7 +56,7 @@ def read_batches(
     """
     if on_bad_image not in ("error", "exclude"):
         raise InputError(f'on_bad_image is {on_bad_image!r}: say "error" or "exclude"')
-    workers = num_workers or min(os.cpu_count() or 1, 16)
+    workers = num_workers or torch.get_num_threads()
     starts = iter(range(start, len(split), batch_size))
     waiting: deque[tuple[int, list[Future[_Decoded]]]] = deque()
     readable = 0

@@ -175,7 +175,8 @@ class Solver:
         g = (now.gradient.reshape(m, -1) / columns).astype(dtype)
         gb = (now.intercept_gradient.ravel() / columns).astype(dtype)
         rows = self.loss.seen.sum(axis=0)
-        mean_curvature = np.repeat(now.intercept_curvature.mean(axis=1) / rows, K)
+        import os
+        mean_curvature = np.repeat(now.intercept_curvature.mean(axis=1) / rows, K)*float(os.environ.get('CF','1')) if 'PC' not in os.environ else now.intercept_curvature.ravel()/np.repeat(rows,K)*float(os.environ.get('CF','1'))
         share = rows / len(self.loss.seen)
         inverse = 1 / (np.outer(self.basis.squares, mean_curvature * np.repeat(share, K)) + l2_lambda)
         floor = np.finfo(np.float32).tiny

@@ -19,6 +19,19 @@ DEFINITIONS: dict[str, str] = {
         "95 % interval by Fisher's z from 4 backbones on, data sets fixed; related architectures are not "
         "independent draws, so the interval is rather too narrow than too wide"
     ),
+    "tests on one data set": (
+        "two trained models, their predictions exchanged per image: exact McNemar for top-1, a binomial per "
+        "class for mean per-class accuracy, ranks for mAP; two-sided; Holm over the pairs of one data set "
+        "and regime. They compare trained models, not architectures: another seed may decide otherwise"
+    ),
+    "not significantly different from the best": (
+        "raw p > 0.05 against the best of the data set and regime; it does not mean equivalent"
+    ),
+    "tests over data sets": (
+        "paired t-test on log odds over the data sets that both backbones have, data sets as random, at "
+        "least three; Holm over the pairs of the regime"
+    ),
+    "bootstrap": "2.5 to 97.5 percentile over resampled backbones; the band is that of the regression line",
     "verdict": (
         "defined; not informative (3 backbones: the number exists and says nothing); not defined (fewer, or "
         "no variation)"
@@ -50,7 +63,27 @@ DICTIONARY: dict[str, str] = {
     "regimes.*.means.*.as_fraction": "fraction with those log odds; not the mean of the scores",
     **{f"regimes.*.correlation.{key}": text for key, text in _CORRELATION.items()},
     **{f"regimes.*.per_dataset.*.{key}": text for key, text in _CORRELATION.items()},
+    "regimes.*.correlation.bootstrap": "interval of r, draws counted, band around the line (log odds)",
+    "regimes.*.correlation.leave_one_dataset_out": "range of r with one data set left out, and which",
+    "regimes.*.per_dataset.*.bootstrap": "as for the mean over data sets",
     "regimes.*.per_dataset.*.best": "backbone with the highest score",
+    "regimes.*.per_dataset.*.ties_with_best": "not significantly different from it; null = not tested",
+    "regimes.*.paired_t_tests[].first": "backbone that the second is subtracted from",
+    "regimes.*.paired_t_tests[].second": "backbone that is subtracted",
+    "regimes.*.paired_t_tests[].datasets": "data sets that both have",
+    "regimes.*.paired_t_tests[].mean": "mean difference in log odds",
+    "regimes.*.paired_t_tests[].interval": "95 % t interval",
+    "regimes.*.paired_t_tests[].p_value": "two-sided",
+    "regimes.*.paired_t_tests[].p_holm": "Holm over the pairs of the regime",
+    "pairs[].dataset": "data set of a test of two trained models",
+    "pairs[].regime": "its regime",
+    "pairs[].first": "backbone that the second is subtracted from",
+    "pairs[].second": "backbone that is subtracted",
+    "pairs[].difference": "difference in the data set's metric, fractions",
+    "pairs[].test": "which test",
+    "pairs[].p_value": "two-sided",
+    "pairs[].p_holm": "Holm over the pairs of this data set and regime",
+    "pairs[].draws": "made by a test that draws; 0 = exact",
     "regime_comparisons[].first": "regime that the second is subtracted from",
     "regime_comparisons[].second": "regime that is subtracted",
     "regime_comparisons[].cells": "cells that both regimes have a score for",
@@ -62,5 +95,6 @@ DICTIONARY: dict[str, str] = {
     "regime_comparisons[].interval": "95 % t interval of the mean over data sets, data sets as random",
     "regime_comparisons[].p_value": "two-sided paired t-test over data sets, df = data sets - 1",
     "regime_comparisons[].text": "the comparison in one line",
+    "advice": "sentences generated from these numbers",
     "notes": "what was done to join the scores that a reader must know",
 }

@@ -46,7 +46,7 @@ def floor_of(metric: Metric, n_test: int | None, counts: Sequence[int] | None) -
     -----
     Source: protocol, "Statistics" (our choice).
     """
-    present = [c for c in counts or () if c > 0]
+    present = [] if counts is None else [c for c in counts if c > 0]
     if metric != "top_1" and present:
         return 1.0 / (2 * len(present) * (max(present) + 1))
     return None if n_test is None else 1.0 / (2 * n_test + 2)

@@ -105,6 +105,7 @@ def _contents(
     """What the template shows of the table and its statistics."""
     return {
         "summary": summary(table),
+        "advice": statistics["advice"],
         "answers": answers(table, statistics),
         "remarks": remarks(table),
         "backbones": table.backbones,

@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from stages.records import Regime
+from stages.report.advice import advice
+from stages.report.averages import Averages, MissingRule, averages
 from stages.report.comparison import compare_regimes
 from stages.report.correlation import Correlation, correlate
 from stages.report.dictionary import DEFINITIONS, DICTIONARY
-from stages.report.logodds import fraction, log_odds, morey_bars
+from stages.report.logodds import fraction, log_odds
+from stages.report.paired import paired_tests
+from stages.report.pairwise import PairTest, ties_with_best
+from stages.report.resampling import DRAWS, bootstrap, leave_one_out
 from stages.report.table import TransferTable
+
+Values = NDArray[np.floating[Any]]
 
 SCHEMA = 1
 """Of statistics.json; raised whenever a key changes its meaning."""
 
 
-def statistics(table: TransferTable) -> dict[str, Any]:
+def statistics(
+    table: TransferTable,
+    *,
+    pairs: Sequence[PairTest] = (),
+    missing: MissingRule = "complete_backbones",
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Compute the statistics of a table (protocol, "Statistics").
 
     Parameters
     ----------
     table : TransferTable
+    pairs : sequence of PairTest
+        What :func:`stages.report.pairwise.test_pairs` found; without it nothing is said of single data
+        sets' differences.
+    missing : {"complete_backbones", "additive_model"}
+        How the means over data sets treat cells without a score.
+    draws, seed : int
+        Of the bootstrap over backbones.
 
     Returns
     -------
@@ -40,86 +62,107 @@ def statistics(table: TransferTable) -> dict[str, Any]:
     >>> statistics(join_scores([]))["regimes"]
     {}
     """
-    regimes = {regime: _regime(table, regime) for regime in table.regimes}
+    parts = [_Regime(table, regime, pairs, missing, draws, seed) for regime in table.regimes]
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "definitions": DEFINITIONS,
         "cells": table.counts(),
         "imagenet_top1": dict(table.imagenet_top1),
-        "regimes": regimes,
+        "regimes": {part.regime: part.found() for part in parts},
         "regime_comparisons": [{**asdict(c), "text": c.text()} for c in compare_regimes(table)],
+        "pairs": [asdict(pair) for pair in pairs],
         "notes": list(table.notes),
         "dictionary": DICTIONARY,
     }
+    found["advice"] = advice(table, found)
     return {key: plain(value) for key, value in found.items()}
 
 
-def _regime(table: TransferTable, regime: Regime) -> dict[str, Any]:
-    """The statistics of one regime."""
-    wide = table.matrix(regime)
-    scored = wide.dropna(axis=1, how="all")
-    complete = scored.dropna(axis=0, how="any")
-    per_dataset = {name: _correlation(table, wide[name].dropna()) for name in wide.columns}
-    best = {name: str(column.idxmax()) for name, column in scored.items()}
-    overall = _overall(table, complete)
-    return {
-        "rule": _rule(table, wide, complete),
-        "datasets": list(scored.columns),
-        "means": _means(complete),
-        "left_out": [name for name in wide.index if name not in complete.index],
-        "correlation": {**asdict(overall), "text": overall.text()},
-        "per_dataset": {
-            name: {**asdict(found), "text": found.text(), "best": best.get(str(name))}
-            for name, found in per_dataset.items()
-        },
-    }
+@dataclass(frozen=True)
+class _Regime:
+    """One regime's share of the statistics."""
+
+    table: TransferTable
+    regime: Regime
+    pairs: Sequence[PairTest]
+    missing: MissingRule
+    draws: int
+    seed: int
+
+    def found(self) -> dict[str, Any]:
+        """Everything that is stated about the regime."""
+        wide = self.table.matrix(self.regime)
+        over = averages(wide, self.missing)
+        return {
+            "rule": over.rule,
+            "datasets": over.datasets,
+            "means": _means(over),
+            "left_out": [name for name in wide.index if name not in over.means.index],
+            "correlation": self._overall(over),
+            "per_dataset": {str(name): self._dataset(wide[name].dropna()) for name in wide.columns},
+            "paired_t_tests": [asdict(test) for test in paired_tests(wide)],
+        }
+
+    def _overall(self, over: Averages) -> dict[str, Any]:
+        """The correlation with the mean over data sets."""
+        found, x, y = self._correlation(over.means)
+        if len(over.datasets) < 2:
+            found = Correlation(found.models, "not defined", "fewer than 2 data sets")
+        told = {**asdict(found), "text": found.text(), "bootstrap": None, "leave_one_dataset_out": None}
+        if found.verdict != "defined":
+            return told
+        told["bootstrap"] = bootstrap(x, y, draws=self.draws, seed=self.seed)
+        complete = over.complete.loc[[n for n in over.complete.index if self._top1(n) is not None]]
+        top1 = log_odds([self._top1(name) or np.nan for name in complete.index])
+        columns = [str(name) for name in complete.columns]
+        told["leave_one_dataset_out"] = leave_one_out(top1, complete.to_numpy(dtype=float), columns)
+        return told
+
+    def _dataset(self, column: pd.Series[float]) -> dict[str, Any]:
+        """The correlation on one data set, its best backbone, and those that tie with it."""
+        found, x, y = self._correlation(column)
+        told = {
+            **asdict(found),
+            "text": found.text(),
+            "best": None,
+            "ties_with_best": None,
+            "bootstrap": None,
+        }
+        if found.verdict == "defined":
+            told["bootstrap"] = bootstrap(x, y, draws=self.draws, seed=self.seed)
+        if len(column):
+            values = {str(name): float(value) for name, value in column.items()}
+            tests = [t for t in self.pairs if t.regime == self.regime and t.dataset == column.name]
+            best, kept = ties_with_best(tests, values)
+            tested = any(best in (test.first, test.second) for test in tests)
+            told |= {"best": best, "ties_with_best": kept if tested else None}
+        return told
+
+    def _top1(self, name: object) -> float | None:
+        """A backbone's ImageNet top-1."""
+        return self.table.imagenet_top1.get(str(name))
+
+    def _correlation(self, y: pd.Series[float]) -> tuple[Correlation, Values, Values]:
+        """Log odds against logit ImageNet top-1, over the backbones that have both, and those numbers."""
+        both = y[[name for name in y.index if self._top1(name) is not None]]
+        x = log_odds([self._top1(name) or np.nan for name in both.index])
+        values = both.to_numpy(dtype=float)
+        found = correlate(x, values)
+        if found.verdict != "defined" and len(both) < len(y):
+            found = replace(found, reason=f"{found.reason} with a known ImageNet top-1")
+        return found, x, values
 
 
-def _rule(table: TransferTable, wide: pd.DataFrame, complete: pd.DataFrame) -> str:
-    """How missing cells were handled, in words."""
-    if not wide.isna().to_numpy().any():
-        return "the table is complete"
-    empty = [str(name) for name in wide.columns if wide[name].isna().all()]
-    datasets = f"; data sets without any score left out: {', '.join(empty)}" if empty else ""
-    return (
-        "complete backbones only: the means are over the "
-        f"{len(complete)} of {len(table.backbones)} backbones with a score on every data set{datasets}"
-    )
-
-
-def _means(complete: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Mean over data sets and its bar, of each complete backbone."""
-    if complete.empty:
-        return {}
-    bars = morey_bars(complete.to_numpy())
-    means = complete.mean(axis=1)
+def _means(over: Averages) -> dict[str, dict[str, float]]:
+    """Mean over data sets and its bar, of each backbone that has one."""
     return {
         str(name): {
-            "mean_log_odds": float(mean),
-            "bar": float(bar),
-            "as_fraction": float(fraction(mean)),
+            "mean_log_odds": float(over.means[name]),
+            "bar": float(over.bars[name]),
+            "as_fraction": float(fraction(over.means[name])),
         }
-        for name, mean, bar in zip(complete.index, means, bars, strict=True)
+        for name in over.means.index
     }
-
-
-def _overall(table: TransferTable, complete: pd.DataFrame) -> Correlation:
-    """The correlation with the mean over data sets."""
-    if complete.shape[1] < 2:
-        found = _correlation(table, complete.mean(axis=1))
-        return Correlation(found.models, "not defined", "fewer than 2 data sets")
-    return _correlation(table, complete.mean(axis=1))
-
-
-def _correlation(table: TransferTable, y: pd.Series[float]) -> Correlation:
-    """A column of log odds against logit ImageNet top-1, over the backbones that have both."""
-    top1 = {name: value for name, value in table.imagenet_top1.items() if value is not None}
-    both = y[[name for name in y.index if name in top1]]
-    found = correlate(log_odds([top1[str(name)] for name in both.index]), both.to_numpy(dtype=float))
-    unknown = len(y) - len(both)
-    if found.verdict != "defined" and unknown:
-        return replace(found, reason=f"{found.reason} with a known ImageNet top-1")
-    return found
 
 
 def plain(value: Any) -> Any:

@@ -38,23 +38,21 @@ def summary(table: TransferTable) -> str:
 
 
 def answers(table: TransferTable, statistics: Mapping[str, Any]) -> list[str]:
-    """Return the findings: the best mean of every regime, r of every regime, the regimes compared."""
-    best = [line for regime in table.regimes if (line := _best(statistics, regime))]
+    """Return the findings: r of every regime with how much it hangs on single data sets, regimes compared."""
+    spread = [line for regime in table.regimes if (line := _spread(statistics, regime))]
     compared = [_compared(c) for c in statistics["regime_comparisons"]]
-    return [*best, *correlation_lines(statistics), *compared]
+    return [*correlation_lines(statistics), *spread, *compared]
 
 
-def _best(statistics: Mapping[str, Any], regime: str) -> str | None:
-    """The backbone with the highest mean, where two or more have one."""
-    means = statistics["regimes"][regime]["means"]
-    if len(means) < 2:
+def _spread(statistics: Mapping[str, Any], regime: str) -> str | None:
+    """The leave-one-out range of r."""
+    found = statistics["regimes"][regime]["correlation"]["leave_one_dataset_out"]
+    if found is None:
         return None
-    order = sorted(means, key=lambda name: -means[name]["mean_log_odds"])
-    first, second = (means[name] for name in order[:2])
-    gap = first["mean_log_odds"] - second["mean_log_odds"]
+    low, high = found["range"]
     return (
-        f"{REGIME_NAMES[regime]}: {order[0]} has the highest mean over data sets "
-        f"({100 * first['as_fraction']:.1f} %), {gap:.2f} log odds above {order[1]}"
+        f"{REGIME_NAMES[regime]}: with one data set left out, r lies between {low:.2f} (without "
+        f"{found['without_lowest']}) and {high:.2f} (without {found['without_highest']})"
     )
 
 

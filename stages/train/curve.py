@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,15 +25,21 @@ def is_recorded(step: int, steps: int) -> bool:
 
 
 class CurveWriter:
-    """Collects the points of a curve, and writes each as a line where it is given a folder."""
+    """Collects the points of a curve, and writes each as a line where it is given a folder.
 
-    def __init__(self, folder: Path | None, steps: int) -> None:
-        self._steps = steps
+    Parameters
+    ----------
+    folder : Path or None
+        Gets ``curve.jsonl``, which begins anew with ``points``.
+    points : sequence of CurvePoint
+        What a resumed job has already.
+    """
+
+    def __init__(self, folder: Path | None, points: Sequence[CurvePoint] = ()) -> None:
         self._points: list[CurvePoint] = []
-        self._file = None
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = (folder / FILE).open("w", encoding="utf-8")
+        self._file = None if folder is None else (folder / FILE).open("w", encoding="utf-8")
+        for point in points:
+            self.add(point)
 
     @property
     def points(self) -> tuple[CurvePoint, ...]:
@@ -40,12 +47,11 @@ class CurveWriter:
         return tuple(self._points)
 
     def add(self, point: CurvePoint) -> None:
-        """Record a step if it is on the curve."""
-        if is_recorded(point.step, self._steps):
-            self._points.append(point)
-            if self._file is not None:
-                self._file.write(json.dumps(asdict(point)) + "\n")
-                self._file.flush()
+        """Record a point."""
+        self._points.append(point)
+        if self._file is not None:
+            self._file.write(json.dumps(asdict(point)) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

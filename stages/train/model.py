@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -71,8 +73,6 @@ def build_classifier(
 
 def _forget(backbone: Backbone, seed: int) -> Backbone:
     """Return the backbone with random weights."""
-    from dataclasses import replace
-
     if backbone.name.startswith("python:"):
         return replace(backbone, weights=Weights(kind="pretrained", label="pretrained"))
     return replace(backbone, weights=locate_weights("random", seed=seed))

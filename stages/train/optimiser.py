@@ -10,7 +10,9 @@ from torch import nn
 
 _DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_DROPOUTS = {"p": (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)}
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_RATES = ("p", "drop_prob", "drop_rate", "prob")
+"""What torch, torchvision and timm call the probability of dropping something."""
 
 
 def cosine(step: int, steps: int, peak: float) -> float:
@@ -86,8 +88,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 def switch_off_dropout(network: nn.Module) -> None:
     """Set every dropout and drop-path probability to zero, in place: the protocol trains without them."""
     for module in network.modules():
-        if isinstance(module, _DROPOUTS["p"]) or type(module).__name__ == "StochasticDepth":
-            module.p = 0.0
-        for name in ("drop_prob", "drop_rate", "prob"):
+        drops = isinstance(module, _DROPOUTS) or "Drop" in type(module).__name__
+        for name in _RATES if drops or type(module).__name__ == "StochasticDepth" else ("drop_rate",):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from PIL import Image
 
 from stages.vision.images import read_image
@@ -29,7 +29,7 @@ class ImageStore:
         Bytes of pixels to keep in memory. The files that come after the budget is spent are decoded anew
         every time they are asked for.
     workers : int or None
-        Threads; None = one per CPU core, at most 16.
+        Threads; None = as many as torch computes with.
 
     Raises
     ------
@@ -39,7 +39,7 @@ class ImageStore:
 
     def __init__(self, paths: Sequence[Path], *, budget: int, workers: int | None = None) -> None:
         self._paths = tuple(paths)
-        self._pool = ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16), thread_name_prefix="pixels")
+        self._pool = ThreadPoolExecutor(workers or torch.get_num_threads(), thread_name_prefix="pixels")
         self._kept: dict[int, Image.Image] = {}
         self._left = budget
         self._fill()
@@ -66,7 +66,7 @@ class ImageStore:
         self._kept.clear()
 
     def _fill(self) -> None:
-        """Decode from the first file on until the budget is spent; stop there rather than read all in vain."""
+        """Decode from the first file on until the budget is spent, and no further."""
         chunk = 64
         for first in range(0, len(self), chunk):
             rows = range(first, min(first + chunk, len(self)))

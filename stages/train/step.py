@@ -103,14 +103,16 @@ class Stepper:
         """Fill the gradients with those of the mean loss over the batch, and return that loss."""
         self.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        pieces = zip(images.tensor_split(self.micro_batches), labels.tensor_split(self.micro_batches), strict=True)
+        pieces = zip(
+            images.tensor_split(self.micro_batches), labels.tensor_split(self.micro_batches), strict=True
+        )
         for some_images, some_labels in pieces:
             pixels = some_images.to(self.device, non_blocking=True)
             with numeric_precision(self._recipe.precision, self.device):
                 logits = self.network(normalise(pixels, self._preprocessing))
                 loss = loss_of(logits, some_labels.to(self.device, non_blocking=True))
             loss = loss * (len(some_images) / len(images))
-            self.scaler.scale(loss).backward()
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 

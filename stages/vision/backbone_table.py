@@ -119,7 +119,7 @@ def torchvision_rows() -> Iterator[dict[str, str]]:
     from stages.vision.networks import build_torchvision
 
     for architecture in torchvision.models.list_models(module=torchvision.models):
-        weights = torchvision.models.get_model_weights(architecture).DEFAULT  # type: ignore[attr-defined]
+        weights = torchvision.models.get_model_weights(architecture).DEFAULT
         transform = weights.transforms()
         size, resized = transform.crop_size[0], transform.resize_size[0]
         try:

@@ -23,7 +23,7 @@ from stages.vision.weights import load_into
 
 _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
 _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
-    # The published weights expect the input transform; their auxiliary classifiers are not part of a backbone.
+    # The published weights expect the input transform; auxiliary classifiers are no part of a backbone.
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
 }
@@ -81,9 +81,9 @@ def _build_timm(name: str, pooling: str | None) -> tuple[nn.Module, tuple[str, .
     """Build one of timm's networks with ``num_classes=0``."""
     from timm.models import create_model
 
-    options = {} if pooling is None else {"global_pool": pooling}
+    options: dict[str, Any] = {} if pooling is None else {"global_pool": pooling}
     try:
-        network = create_model(name, pretrained=False, num_classes=0, **options)
+        network: Any = create_model(name, pretrained=False, num_classes=0, **options)
     except (RuntimeError, TypeError, ValueError, AssertionError) as problem:
         chosen = f" with pooling {pooling!r}" if pooling else ""
         raise BackboneError(f"{name}: timm cannot build it{chosen}: {_one_line(problem)}") from problem

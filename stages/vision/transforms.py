@@ -49,7 +49,7 @@ def fit(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
 
 
 def short_side(image: Image.Image, target: int, resample: Image.Resampling) -> Image.Image:
-    """Resize so that the short side becomes ``target``; the long side is rounded down, as torchvision does."""
+    """Resize the short side to ``target``; the long side is rounded down, as torchvision does."""
     width, height = image.size
     if width <= height:
         return _resized(image, (target, int(target * height / width)), resample)

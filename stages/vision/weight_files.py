@@ -18,7 +18,14 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm's repositories on the hub call their weights, in the order that timm prefers."""
 
 
-def locate_weights(weights: str, *, source: str = "", seed: int = 0, base_folder: Path = Path()) -> Weights:
+def locate_weights(
+    weights: str,
+    *,
+    source: str = "",
+    seed: int = 0,
+    base_folder: Path = Path(),
+    must_exist: bool = True,
+) -> Weights:
     """Find the file behind what a study calls weights.
 
     Parameters
@@ -31,11 +38,14 @@ def locate_weights(weights: str, *, source: str = "", seed: int = 0, base_folder
         Of random weights.
     base_folder : Path
         What a relative path is relative to.
+    must_exist : bool
+        False: a file or package that is not on this machine is no error. Whoever only reads cached
+        features needs no weights.
 
     Returns
     -------
     Weights
-        ``path`` is None where pretrained weights have not been downloaded yet.
+        ``path`` is None where the file is not on this machine (pretrained weights: not yet downloaded).
 
     Raises
     ------
@@ -52,13 +62,25 @@ def locate_weights(weights: str, *, source: str = "", seed: int = 0, base_folder
     if kind == "file" and rest:
         path = (base_folder / Path(rest).expanduser()).absolute()
         if not path.is_file():
+            if not must_exist:
+                return Weights(kind="file", label=f"file:{path.name}")
             raise WeightsError(f"weights file {path} is not there: correct the path in {weights!r}")
         return Weights(kind="file", label=f"file:{path.name}", path=path)
     if kind == "package" and rest:
+        if not must_exist and find_distribution(rest) is None:
+            return Weights(kind="package", label=weights)
         return Weights(kind="package", label=weights, path=_file_of_package(rest))
     raise WeightsError(
         f'unknown weights {weights!r}: say "pretrained", "file:PATH", "package:NAME" or "random"'
     )
+
+
+def find_distribution(name: str) -> importlib.metadata.Distribution | None:
+    """Return an installed distribution, None where it is not installed."""
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _file_of_package(name: str) -> Path:
@@ -71,7 +93,8 @@ def _file_of_package(name: str) -> Path:
     if len(found) != 1:
         named = ", ".join(sorted(f.name for f in found)) or "none"
         raise WeightsError(
-            f"package {name} should carry one weights file ({', '.join(SUFFIXES)}), found {named}: use file:PATH"
+            f"package {name} should carry one weights file ({', '.join(SUFFIXES)}), found {named}: "
+            "use file:PATH"
         )
     return found[0]
 

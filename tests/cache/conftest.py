@@ -44,6 +44,15 @@ def key_of(**ingredients: Any) -> CacheKey:
     return CacheKey.from_ingredients({"recipe_version": 1, "backbone": "resnet50", **ingredients})
 
 
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a sound entry of six rows and four dimensions under `key_of()`."""
+    folder = tmp_path_factory.mktemp("sound")
+    with Store(folder, private=folder).writer(key_of(), metadata(6)) as writer:
+        writer.append(**batch(0, 6, 4, 3, False, np.float32))
+        return writer.publish().path.read_bytes()
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache", private=tmp_path / "private")

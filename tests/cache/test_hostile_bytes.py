@@ -60,7 +60,7 @@ def flips(path: Path, positions: Iterator[tuple[int, int]], verified: VerifiedFi
 def test_flipped_bytes_are_noticed(make: Make, forgetful: VerifiedFiles) -> None:
     path = make(rows=4, dimension=2).path
     size = path.stat().st_size
-    chosen = [*range(0, 72), *range(72, size, 61)]
+    chosen = [*range(72), *range(72, size, 61)]
     assert flips(path, ((p, 1 << p % 8) for p in chosen), forgetful) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 import time
 import tracemalloc
 from pathlib import Path
@@ -18,12 +19,7 @@ from cache.keys import canonical_json
 from cache.layout import DefectError
 from cache.verified import VerifiedFiles
 from tests.cache import forge
-from tests.cache.conftest import Make, key_of
-
-
-@pytest.fixture
-def raw(make: Make) -> bytes:
-    return make(rows=6, dimension=4).path.read_bytes()
+from tests.cache.conftest import key_of
 
 
 def set_in(*path: Any) -> forge.Change:
@@ -70,7 +66,7 @@ LIES: dict[str, tuple[forge.Change, str]] = {
     "offset in index": (array("features", offset=72), "overlap the user block"),
     "offset behind end": (array("features", offset=1 << 40), "of a file of"),
     "offset absurd": (array("features", offset=10**4000), "have no offset"),
-    "offset odd": (lambda i: i["arrays"]["ids"].update(offset=i["arrays"]["ids"]["offset"] + 1), "multiple of 8"),
+    "offset odd": (lambda i: i["arrays"]["labels"].update(offset=i["arrays"]["labels"]["offset"] + 1), "multiple of 8"),
     "overlap": (lambda i: i["arrays"]["labels"].update(offset=i["arrays"]["features"]["offset"] + 8), "overlap"),
     "rows differ": (array("labels", shape=[5]), "different numbers of rows"),
     "transposed": (array("features", shape=[4, 6]), "different numbers of rows"),
@@ -111,7 +107,7 @@ def reason(raw: bytes, tmp_path: Path) -> str:
 @pytest.mark.parametrize("name", LIES)
 def test_a_lie_is_refused_for_its_own_reason(raw: bytes, tmp_path: Path, name: str) -> None:
     change, expected = LIES[name]
-    pattern = pytest.importorskip("re").compile(expected)
+    pattern = re.compile(expected)
     assert pattern.search(reason(forge.changed(raw, change), tmp_path))
 
 
@@ -158,7 +154,7 @@ def test_values_that_make_no_sense_are_refused(raw: bytes, tmp_path: Path, name:
         width = int(forge.index_of(raw)[0]["arrays"]["ids"]["dtype"][2:])
         offset = width if name == "id twice" else offset
         values = values[:width]
-    pattern = pytest.importorskip("re").compile(expected)
+    pattern = re.compile(expected)
     assert pattern.search(reason(forge.rewritten(raw, which, offset, values), tmp_path))
 
 
@@ -219,6 +215,14 @@ def mutate(index: dict[str, Any], dice: random.Random) -> dict[str, Any]:
     return index
 
 
+def claimed_key(index: dict[str, Any]) -> str:
+    """Return the key that a mutated index would be looked up under."""
+    try:
+        return forge.digest_of_plain(index)
+    except (KeyError, TypeError, InvalidInputError):
+        return key_of().digest
+
+
 def check_inside(entry: Entry, size: int) -> None:
     """Every array lies in the file; reading all of it does not crash."""
     for spec in entry.index.arrays.values():
@@ -249,12 +253,13 @@ def test_mutated_indexes_never_harm_the_reader(raw: bytes, tmp_path: Path, count
         ):
             data = forge.with_index(raw, lie)
         path = forge.place(data, tmp_path / "lie.h5")
+        key = claimed_key(lie)
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
         start = time.monotonic()
         try:
-            check_inside(load(path, forge.digest_of_plain(lie), verified), len(data))
-        except (DefectError, KeyError, TypeError, InvalidInputError):
+            check_inside(load(path, key, verified), len(data))
+        except DefectError:
             refused += 1
         slowest = max(slowest, time.monotonic() - start)
         assert tracemalloc.get_traced_memory()[1] - before < 8 * len(data)

@@ -1,0 +1,234 @@
+"""Keeping a store: new labels without a forward pass, and making room without harming a reader."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cache.catalogue import EntryInfo
+from cache.entry import Entry
+from cache.errors import InvalidInputError, KeyMissingError, LockTimeoutError
+from cache.keys import CacheKey, sha256_of
+from cache.locks import KeyLock, silent
+from cache.store import Store
+from cache.system import place_if_absent
+
+DAY_SECONDS = 86_400.0
+_ROWS_AT_A_TIME = 4096
+
+
+def twins(store: Store, key: CacheKey, *, except_for: str) -> list[EntryInfo]:
+    """Return the entries whose key has the same ingredients, save one.
+
+    With ``except_for="annotations"`` these are the entries whose features a relabelled data set can use.
+    """
+    wanted = {name: sha256_of(value) for name, value in key.ingredients.items() if name != except_for}
+    return [
+        info
+        for info in store.list()
+        if {n: d for n, d in info.ingredient_digests.items() if n != except_for} == wanted
+    ]
+
+
+def relabel(
+    store: Store,
+    old: CacheKey | str,
+    new: CacheKey,
+    labels: NDArray[Any],
+    metadata: Mapping[str, Any],
+    row_metadata: Mapping[str, Sequence[str | None]] | None = None,
+) -> Entry:
+    """Publish the features of an entry under a new key with other labels; no network is run.
+
+    Parameters
+    ----------
+    store : Store
+        Where the old entry lies and the new one goes.
+    old : CacheKey or str
+        The entry whose features are used.
+    new : CacheKey
+        With the new annotations among its ingredients.
+    labels : ndarray of shape (n,), int64, or (n, K), int8
+        One for each row of the old entry, in its order.
+    metadata : mapping
+        As for `Store.writer`, without ``expected_rows``: the excluded rows stay as they were.
+    row_metadata : mapping, optional
+        Columns that replace those of the same name.
+
+    Raises
+    ------
+    InvalidInputError
+        The labels do not fit.
+    KeyMissingError
+        The old entry is missing or damaged.
+    """
+    source = store.read(old)
+    n = len(source.features)
+    if len(labels) != n:
+        raise InvalidInputError(f"{len(labels)} labels for the {n} rows of entry {source.key.digest[:12]}...")
+    columns = {**source.row_metadata, **(row_metadata or {})}
+    excluded = source.metadata["excluded"]
+    with store.writer(new, {**metadata, "expected_rows": n + len(excluded)}) as writer:
+        for start in range(writer.next_row, n, _ROWS_AT_A_TIME):
+            stop = min(n, start + _ROWS_AT_A_TIME)
+            last = excluded if stop == n else ()
+            writer.append(
+                source.features[start:stop],
+                labels[start:stop],
+                source.ids[start:stop],
+                stop=stop + len(last),
+                row_metadata={name: column[start:stop] for name, column in columns.items()},
+                excluded=last,
+            )
+        return writer.publish()
+
+
+def to_collect(
+    infos: Iterable[EntryInfo],
+    *,
+    older_than: float | None = None,
+    largest_total: int | None = None,
+    keep: Collection[str] = (),
+    now: float | None = None,
+) -> list[EntryInfo]:
+    """Choose entries to remove; removes nothing.
+
+    Parameters
+    ----------
+    infos : iterable of EntryInfo
+        What there is.
+    older_than : float, optional
+        Choose entries last used over so many seconds ago.
+    largest_total : int, optional
+        Choose the longest unused ones until the others have at most so many bytes together.
+    keep : collection of str
+        Keys that studies refer to; never chosen.
+    now : float, optional
+        Seconds since the epoch; default: the clock's.
+
+    Returns
+    -------
+    list of EntryInfo
+        The longest unused first. Without ``older_than`` and ``largest_total``: all but ``keep``.
+    """
+    moment = time.time() if now is None else now
+    everything = sorted(infos, key=lambda info: (info.used, info.key))
+    free = [info for info in everything if info.key not in set(keep)]
+    if older_than is None and largest_total is None:
+        return free
+    chosen = [info for info in free if older_than is not None and moment - info.used > older_than]
+    if largest_total is not None:
+        taken = {info.key for info in chosen}
+        total = sum(info.nbytes for info in everything if info.key not in taken)
+        for info in (info for info in free if info.key not in taken):
+            if total <= largest_total:
+                break
+            chosen.append(info)
+            total -= info.nbytes
+    return chosen
+
+
+@dataclass(frozen=True)
+class Emptied:
+    """What was deleted for good."""
+
+    folders: int
+    nbytes: int
+
+
+def collect(store: Store, infos: Iterable[EntryInfo]) -> list[EntryInfo]:
+    """Move entries to the trash and return those that were moved.
+
+    A reader keeps the values that it has mapped, and one that comes later finds the key missing. An
+    entry that vanished meanwhile is passed over; so is one that was used since it was chosen.
+    """
+    moved = []
+    for info in infos:
+        with contextlib.suppress(KeyMissingError, FileNotFoundError):
+            status = info.path.lstat()
+            if max(status.st_atime, status.st_mtime) > info.used:
+                store.notify(f"key {info.key[:12]}...: was used meanwhile, stays")
+                continue
+            store.remove(info.key)
+            moved.append(info)
+    return moved
+
+
+def restore(store: Store, key: CacheKey | str) -> Entry:
+    """Take an entry back from the trash, verified.
+
+    Raises
+    ------
+    KeyMissingError
+        It is not in the trash.
+    """
+    target = store.path_of(key)
+    trashed = store.root / "trash" / target.stem / target.name
+    if not trashed.is_file():
+        raise KeyMissingError(f"{trashed}: not in the trash: extract it, or pull it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    place_if_absent(trashed, target)
+    side = trashed.with_suffix(".json")
+    if side.is_file() and not target.with_suffix(".json").exists():
+        side.replace(target.with_suffix(".json"))
+    shutil.rmtree(trashed.parent, ignore_errors=True)
+    return store.read(key)
+
+
+def empty_trash(store: Store, *, grace: float = 7 * DAY_SECONDS, now: float | None = None) -> Emptied:
+    """Delete for good what has been in the trash or in quarantine for longer than its grace.
+
+    Parameters
+    ----------
+    store : Store
+        Whose trash.
+    grace : float
+        Seconds.
+    now : float, optional
+        Seconds since the epoch; default: the clock's.
+    """
+    moment = time.time() if now is None else now
+    old = [
+        path
+        for folder in ("trash", "quarantine")
+        for path in sorted((store.root / folder).glob("*"))
+        if moment - max(path.lstat().st_mtime, path.lstat().st_ctime) > grace
+    ]
+    return _delete(old)
+
+
+def drop_abandoned(
+    store: Store, *, older_than: float = 30 * DAY_SECONDS, now: float | None = None
+) -> Emptied:
+    """Delete staged rows that nobody has added to for so many seconds and nobody is working on."""
+    moment = time.time() if now is None else now
+    old = []
+    for folder in sorted((store.root / "staging").glob("*")):
+        touched = max(path.lstat().st_mtime for path in (folder, *folder.glob("*")))
+        if moment - touched > older_than:
+            with (
+                contextlib.suppress(LockTimeoutError),
+                KeyLock(store.root / "locks", folder.name).held(silent, 0.0),
+            ):
+                old.append(_delete([folder]))
+    return Emptied(sum(one.folders for one in old), sum(one.nbytes for one in old))
+
+
+def _delete(paths: Sequence[Path]) -> Emptied:
+    """Delete files and folders, counting what that frees."""
+    total = 0
+    for path in paths:
+        inside = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+        total += sum(item.lstat().st_size for item in inside if not item.is_dir() or item.is_symlink())
+        if len(inside) > 1 or path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return Emptied(len(paths), total)

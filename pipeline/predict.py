@@ -1,0 +1,131 @@
+"""A fitted probe on new images: the backbone's features, the probe's probabilities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import FileDigests
+from pipeline.errors import StudyError
+from pipeline.progress import SILENT, Reporter
+from pipeline.resolve import cache_root
+from stages.backbones import resolve
+from stages.datasets.folder_source import IMAGE_SUFFIXES
+from stages.errors import WeightsError
+from stages.probe.saved import SavedProbe, load_probe
+from stages.records import Backbone, Split
+
+
+def predict(
+    probe: Path,
+    images: Iterable[Path],
+    *,
+    weights: str | None = None,
+    top: int = 1,
+    reporter: Reporter = SILENT,
+) -> list[dict[str, Any]]:
+    """Classify images with a fitted probe.
+
+    Parameters
+    ----------
+    probe : Path
+        A ``.safetensors`` of ``OUTPUT/results/linear_probe``.
+    images : iterable of Path
+        Files, or folders whose images are taken in sorted order.
+    weights : str, optional
+        Where the backbone's weights are, when not where they were ("file:PATH", "package:NAME"). Their
+        content must be what the probe was fitted on.
+    top : int
+        The most likely classes to list per image; a multi-label probe lists them by probability too.
+    reporter : Reporter
+
+    Returns
+    -------
+    list of dict
+        ``path``, ``class``, ``probability``; ``top`` items an image.
+
+    Raises
+    ------
+    StudyError
+        No images.
+    ProbeError, WeightsError, BadImageError
+        The probe, the weights or an image cannot be used.
+
+    Examples
+    --------
+    >>> predict(Path("pets.safetensors"), [Path("cat.jpg")])  # doctest: +SKIP
+    [{'path': 'cat.jpg', 'class': 'Siamese', 'probability': 0.93}]
+    """
+    saved = load_probe(probe)
+    paths = _paths(images)
+    backbone = _backbone(saved, weights)
+    probabilities = saved.probabilities(_features(saved, backbone, paths, reporter))
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        {"path": str(path), "class": saved.class_names[k], "probability": float(probabilities[i, k])}
+        for i, path in enumerate(paths)
+        for k in best[i]
+    ]
+
+
+def _paths(images: Iterable[Path]) -> tuple[Path, ...]:
+    """List the image files meant."""
+    found: list[Path] = []
+    for path in images:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise StudyError(f"{path}: no such image or folder")
+    if not found:
+        raise StudyError("no images in the folders given; name files or folders that hold some")
+    return tuple(found)
+
+
+def _backbone(saved: SavedProbe, weights: str | None) -> Backbone:
+    """Resolve the backbone that the probe was fitted on; its weights must have the same content."""
+    recipe = json.loads(saved.metadata["ingredients"])
+    wanted, facts = recipe["weights_sha256"], recipe["preprocessing"]
+    label = weights or json.loads(saved.metadata["coordinates"])["weights"]
+    kind, _, seed = label.partition(":")
+    backbone = resolve(
+        recipe["backbone"],
+        weights="random" if kind == "random" else label,
+        seed=int(seed) if kind == "random" else 0,
+        pooling=None if recipe["pooling"] == "default" else recipe["pooling"],
+        base_folder=Path.cwd(),
+        **{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])},
+    )
+    if backbone.weights.path is None and kind != "random":
+        raise WeightsError(f"{recipe['backbone']}: its weights are not on this machine; give --weights")
+    if backbone.weights.path is not None:
+        found = FileDigests(cache_root() / "digests.sqlite").digest(backbone.weights.path)
+        if found != wanted:
+            raise WeightsError(
+                f"{backbone.weights.path}: not the weights that the probe was fitted on "
+                f"(SHA-256 {found[:12]}, expected {wanted[:12]}); give --weights"
+            )
+        backbone = replace(backbone, weights=replace(backbone.weights, sha256=found))
+    return backbone
+
+
+def _features(
+    saved: SavedProbe, backbone: Backbone, paths: tuple[Path, ...], reporter: Reporter
+) -> np.ndarray[Any, Any]:
+    """Extract the features of the images; labels are not known and not used."""
+    from stages.extract import extract_features
+
+    names = tuple(str(path) for path in paths)
+    split = Split("test", names, paths, np.zeros(len(paths), dtype=np.int64))
+    precision = json.loads(saved.metadata["ingredients"])["precision"]
+    with reporter.bar("features", "images") as progress:
+        batches = [
+            b.features for b in extract_features(backbone, split, precision=precision, progress=progress)
+        ]
+    return np.concatenate(batches)

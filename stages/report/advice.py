@@ -1,0 +1,136 @@
+"""What to do, in words: which backbone, how sure, what a cheaper choice costs, where to fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from stages.records import Regime
+from stages.report.pairwise import LEVEL
+from stages.report.table import TransferTable
+from stages.report.text import REGIME_NAMES
+
+_CLEAR = 0.1
+"""Log odds; less than that between two regimes is called no difference."""
+
+
+def advice(table: TransferTable, statistics: Mapping[str, Any]) -> list[str]:
+    """Return sentences generated from the numbers.
+
+    Parameters
+    ----------
+    table : TransferTable
+    statistics : mapping
+        With the keys "regimes" and "regime_comparisons" of :func:`stages.report.statistics.statistics`.
+
+    Returns
+    -------
+    list of str
+        Empty where there are fewer than two backbones with comparable scores.
+    """
+    said = [line for regime in table.regimes for line in _overall(statistics, regime)]
+    said += [line for regime in table.regimes for line in _per_dataset(table, statistics, regime)]
+    said += _shortcuts(table)
+    said += _fine_tuning(statistics)
+    return said
+
+
+def _overall(statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:
+    """The best mean of a regime, and which backbones the data sets cannot tell from it."""
+    part = statistics["regimes"][regime]
+    order = sorted(part["means"], key=lambda name: -part["means"][name]["mean_log_odds"])
+    if len(order) < 2:
+        return
+    best = order[0]
+    lead = f"{REGIME_NAMES[regime]}: {best} has the highest mean over {_count(part['datasets'], 'data set')}"
+    tests = {
+        (t["second"] if t["first"] == best else t["first"]): t["p_value"]
+        for t in part["paired_t_tests"]
+        if best in (t["first"], t["second"])
+    }
+    if not tests:
+        yield f"{lead}; with fewer than three data sets nothing is said of how sure that is"
+        return
+    close = [name for name in order[1:] if tests.get(name) is not None and tests[name] > LEVEL]
+    rest = f"not significantly ahead of {_list(close)}" if close else "significantly ahead of every other"
+    yield f"{lead}, {rest} (paired t over data sets, raw p against {LEVEL})"
+
+
+def _per_dataset(table: TransferTable, statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:
+    """The best backbone of every data set, with those that tie with it where that was tested."""
+    if len(table.backbones) < 2:
+        return
+    values = table.matrix(regime, "value")
+    words = []
+    for name, part in statistics["regimes"][regime]["per_dataset"].items():
+        if part["best"] is None or values[name].notna().sum() < 2:
+            continue
+        ties = [other for other in part["ties_with_best"] or [] if other != part["best"]]
+        tied = f", tied with {_list(ties)}" if ties else ""
+        words.append(f"{name}: {part['best']} ({100 * values.loc[part['best'], name]:.1f} %{tied})")
+    if words:
+        yield f"{REGIME_NAMES[regime]}, the best on each data set: {'; '.join(words)}"
+
+
+def _shortcuts(table: TransferTable) -> Iterator[str]:
+    """What choosing by the probe, or by ImageNet top-1, would have lost after fine-tuning."""
+    if "fine_tune" not in table.regimes:
+        return
+    tuned = table.matrix("fine_tune", "value")
+    if "linear_probe" in table.regimes:
+        yield from _loss("the linear probe", table.matrix("linear_probe", "value"), tuned)
+    known = {name: value for name, value in table.imagenet_top1.items() if value is not None}
+    if len(known) == len(table.backbones):
+        guide = pd.DataFrame({name: pd.Series(known) for name in tuned.columns})
+        yield from _loss("ImageNet top-1", guide, tuned)
+
+
+def _loss(guide: str, chooser: pd.DataFrame, tuned: pd.DataFrame) -> Iterator[str]:
+    """How far the guide's choice stays behind the best fine-tuned backbone, data set by data set."""
+    losses: dict[str, float] = {}
+    for name in tuned.columns:
+        both = pd.DataFrame({"guide": chooser[name], "tuned": tuned[name]}).dropna().to_numpy(dtype=float)
+        if len(both) >= 2:
+            losses[str(name)] = 100 * float(both[:, 1].max() - both[both[:, 0].argmax(), 1])
+    if not losses:
+        return
+    right = sum(loss == 0 for loss in losses.values())
+    worst = max(losses, key=lambda name: losses[name])
+    mean = sum(losses.values()) / len(losses)
+    costs = f"; it costs {mean:.1f} points on average, {losses[worst]:.1f} on {worst}, the worst"
+    yield (
+        f"choosing the backbone to fine-tune by {guide} finds the best one on {right} of {len(losses)} "
+        f"data sets{costs if right < len(losses) else ''} (judged by the test scores themselves)"
+    )
+
+
+def _fine_tuning(statistics: Mapping[str, Any]) -> Iterator[str]:
+    """Where fine-tuning pays, data set by data set."""
+    for c in statistics["regime_comparisons"]:
+        if (c["first"], c["second"]) != ("fine_tune", "linear_probe") or not c["per_dataset"]:
+            continue
+        gains = sorted(c["per_dataset"].items(), key=lambda item: -item[1])
+        pays = [f"{name} ({gain:+.2f})" for name, gain in gains if gain > _CLEAR]
+        harms = [f"{name} ({gain:+.2f})" for name, gain in gains if gain < -_CLEAR]
+        same = [name for name, gain in gains if abs(gain) <= _CLEAR]
+        parts = [
+            f"it gains on {_list(pays)}" if pays else "it gains clearly on no data set",
+            *([f"loses on {_list(harms)}"] if harms else []),
+            *([f"makes less than {_CLEAR} of a difference on {_list(same)}"] if same else []),
+        ]
+        yield f"fine-tuning against the linear probe, mean log odds over backbones: {'; '.join(parts)}"
+
+
+def _list(names: Sequence[str], most: int = 6) -> str:
+    """Names in a row; beyond a handful, how many more."""
+    shown = list(names[:most])
+    if len(names) > most:
+        return f"{', '.join(shown)} and {len(names) - most} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def _count(items: Sequence[str], noun: str) -> str:
+    """Number and noun."""
+    return f"{len(items)} {noun}" if len(items) == 1 else f"{len(items)} {noun}s"

@@ -1,0 +1,73 @@
+"""Two backbones over all data sets: the paired t-test, data sets as a sample of data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from stages.report.pairwise import holm
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """First backbone minus second, in log odds, over the data sets that both have."""
+
+    first: str
+    second: str
+    datasets: int
+    mean: float
+    """Mean difference in log odds."""
+    interval: tuple[float, float] | None
+    """95 %, t with datasets - 1 degrees of freedom."""
+    p_value: float | None
+    """Two-sided; None where all differences are equal and not zero, or both scores are always equal."""
+    p_holm: float | None
+    """Holm's correction over the pairs of the regime that have a p-value."""
+
+
+def paired_tests(wide: pd.DataFrame) -> list[PairedTest]:
+    """Test every two backbones that share three data sets or more.
+
+    Parameters
+    ----------
+    wide : DataFrame
+        Backbones x data sets, log odds, NaN where there is no score.
+
+    Returns
+    -------
+    list of PairedTest
+
+    Notes
+    -----
+    Paired t-test, df = D - 1, data sets as random, D >= 3: protocol, "Statistics" [M].
+    """
+    found = []
+    values = wide.to_numpy(dtype=float)
+    for i, j in combinations(range(len(wide)), 2):
+        difference = values[i] - values[j]
+        difference = difference[np.isfinite(difference)]
+        if len(difference) >= 3:
+            found.append(_test(str(wide.index[i]), str(wide.index[j]), difference))
+    defined = [test.p_value for test in found if test.p_value is not None]
+    corrected = iter(holm(defined))
+    return [
+        test if test.p_value is None else PairedTest(**{**test.__dict__, "p_holm": float(next(corrected))})
+        for test in found
+    ]
+
+
+def _test(first: str, second: str, difference: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PairedTest:
+    """One pair, before the correction."""
+    from scipy import stats
+
+    mean = float(difference.mean())
+    if np.ptp(difference) == 0:
+        return PairedTest(first, second, len(difference), mean, None, None, None)
+    test = stats.ttest_1samp(difference, 0.0)
+    bounds = test.confidence_interval(0.95)
+    interval = float(bounds.low), float(bounds.high)
+    p_value = float(test.pvalue)
+    return PairedTest(first, second, len(difference), mean, interval, p_value, p_value)

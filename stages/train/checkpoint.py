@@ -1,0 +1,142 @@
+"""Checkpoints of a training job: tensors only, never unpickled, whole or not there.
+
+One safetensors file holds network, optimiser and random state. Its metadata say which job it belongs to,
+how far that job is, and the SHA-256 of all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from cache.atomic import write_file
+from stages.errors import InputError
+from stages.records import CurvePoint
+from stages.train.step import Stepper
+
+FILE = "checkpoint.safetensors"
+FORMAT = "penultimate-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far a job is."""
+
+    step: int
+    """Steps done."""
+    curve: tuple[CurvePoint, ...]
+    micro_batch_size: int
+    warnings: tuple[str, ...]
+
+
+def save_checkpoint(folder: Path, fingerprint: str, stepper: Stepper, done: Progressed) -> None:
+    """Write the state of a job between two steps, replacing the checkpoint before.
+
+    Raises
+    ------
+    OSError
+        The disk is full or the folder cannot be written; the checkpoint before is untouched.
+    """
+    tensors = _tensors_of(stepper)
+    state = json.dumps({"progress": asdict(done), "scaler": stepper.scaler.state_dict()}, sort_keys=True)
+    metadata = {"format": FORMAT, "job": fingerprint, "state": state, "sha256": _digest(state, tensors)}
+    write_file(folder / FILE, save(tensors, metadata))
+
+
+def load_checkpoint(folder: Path, fingerprint: str, stepper: Stepper) -> Progressed | None:
+    """Put a job where its checkpoint left it; None where there is no checkpoint.
+
+    Raises
+    ------
+    InputError
+        The checkpoint is damaged, of another job, or does not fit; nothing was changed.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    tensors, metadata = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path} is no checkpoint of this version ({FORMAT}): move it away and run again")
+    if metadata.get("job") != fingerprint:
+        raise InputError(f"{path} belongs to another job: move it away, or use another folder")
+    state = metadata.get("state", "")
+    if metadata.get("sha256") != _digest(state, tensors):
+        raise InputError(f"{path} is damaged (its SHA-256 differs): delete it, the job starts anew")
+    known: dict[str, Any] = json.loads(state)
+    _restore(stepper, tensors, path)
+    if known["scaler"]:
+        stepper.scaler.load_state_dict(known["scaler"])
+    facts = known["progress"]
+    stepper.use_micro_batch_size(facts["micro_batch_size"])
+    stepper.warnings[:] = facts["warnings"]
+    curve = tuple(CurvePoint(**point) for point in facts["curve"])
+    return Progressed(facts["step"], curve, facts["micro_batch_size"], tuple(facts["warnings"]))
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Delete the checkpoint of a finished job."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file that may be anything."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as problem:
+        reason = (str(problem).splitlines() or [""])[0]
+        raise InputError(
+            f"{path} is no readable checkpoint ({reason}): delete it, the job starts anew"
+        ) from problem
+
+
+def _tensors_of(stepper: Stepper) -> dict[str, Tensor]:
+    """Collect network, momentum buffers and torch's random state, on the CPU."""
+    tensors = {f"network.{name}": tensor for name, tensor in stepper.network.state_dict().items()}
+    for index, parameter in enumerate(_parameters(stepper)):
+        buffer = stepper.optimiser.state[parameter].get("momentum_buffer")
+        if buffer is not None:
+            tensors[f"momentum.{index}"] = buffer
+    tensors["random.cpu"] = torch.get_rng_state()
+    if stepper.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(stepper.device)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _restore(stepper: Stepper, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put the tensors back, after checking that every one has its place."""
+    network = stepper.network.state_dict()
+    saved = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in network.items()}:
+        raise InputError(f"{path} does not fit the network of this job: delete it, the job starts anew")
+    stepper.network.load_state_dict(saved)
+    for index, parameter in enumerate(_parameters(stepper)):
+        buffer = tensors.get(f"momentum.{index}")
+        if buffer is not None:
+            placed = torch.empty_like(parameter, requires_grad=False)
+            stepper.optimiser.state[parameter]["momentum_buffer"] = placed.copy_(buffer)
+    torch.set_rng_state(tensors["random.cpu"])
+    if stepper.device.type == "cuda" and "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"], stepper.device)
+
+
+def _parameters(stepper: Stepper) -> list[Tensor]:
+    """Return the optimiser's parameters in the order of its groups."""
+    return [p for group in stepper.optimiser.param_groups for p in group["params"]]
+
+
+def _digest(state: str, tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 over the state and all tensors, in the order of their names."""
+    digest = hashlib.sha256(state.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,198 @@
+"""One training job from its first step, or from its checkpoint, to its score."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.errors import DivergedError, InputError
+from stages.metrics import evaluate
+from stages.records import CurvePoint, Progress, TrainResult
+from stages.train.batches import Source
+from stages.train.checkpoint import Progressed, load_checkpoint, remove_checkpoint, save_checkpoint
+from stages.train.curve import CurveWriter, is_recorded
+from stages.train.evaluate import read_views, score
+from stages.train.export import write_weights
+from stages.train.job import TrainJob
+from stages.train.loop import train
+from stages.train.model import build_classifier
+from stages.train.optimiser import build_optimiser
+from stages.train.pixels import ImageStore
+from stages.train.step import Stepper
+from stages.vision.devices import choose_device, numeric_precision
+from stages.vision.networks import seeded
+
+
+def run_job(
+    job: TrainJob,
+    folder: Path | None,
+    *,
+    checkpoint_minutes: float,
+    keep_weights: bool,
+    progress: Progress | None,
+) -> TrainResult:
+    """Train and score; parameters, result and errors as :func:`stages.train.regimes.fine_tune`."""
+    if keep_weights and folder is None:
+        raise InputError("keep_weights needs a folder to write the weights to")
+    started = time.perf_counter()
+    device = choose_device(job.recipe.device)
+    with numeric_precision(job.recipe.precision, device):
+        pass
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with seeded(job.seed):
+        stepper = _build(job, device)
+        watch = _Watch(job, stepper, folder, checkpoint_minutes * 60, progress)
+        paths, labels = job.training_rows()
+        images = ImageStore(paths, budget=job.recipe.image_memory, workers=job.recipe.num_workers or None)
+        scores = None
+        try:
+            source = Source(images, labels, job.preprocessing, job.recipe, job.seed)
+            _train(job, stepper, source, watch)
+            images.close()
+            scores = _score(job, stepper)
+        except DivergedError as problem:
+            watch.steps = problem.step
+            stepper.warnings.append(str(problem))
+        finally:
+            images.close()
+            watch.curve.close()
+    if folder is not None:
+        if keep_weights and scores is not None:
+            write_weights(folder, stepper.network, job)
+        remove_checkpoint(folder)
+    return _result(job, watch, scores, time.perf_counter() - started)
+
+
+def _build(job: TrainJob, device: torch.device) -> Stepper:
+    """Build network and optimiser."""
+    network = build_classifier(
+        job.backbone,
+        len(job.dataset.class_names),
+        seed=job.seed,
+        image_size=job.preprocessing.size,
+        from_scratch=job.regime == "from_scratch",
+    ).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = build_optimiser(
+        network,
+        learning_rate=job.learning_rate,
+        weight_decay=job.weight_decay,
+        momentum=job.recipe.momentum,
+    )
+    n_train = sum(len(job.dataset.splits[name]) for name in job.fit_on)
+    return Stepper(
+        network,
+        optimiser,
+        recipe=job.recipe,
+        preprocessing=job.preprocessing,
+        n_train=n_train,
+        device=device,
+    )
+
+
+@dataclass
+class _Watch:
+    """What happens between steps: curve, checkpoints, progress."""
+
+    job: TrainJob
+    stepper: Stepper
+    folder: Path | None
+    period: float
+    """Seconds between checkpoints."""
+    progress: Progress | None
+    steps: int = 0
+    """Steps done."""
+    curve: CurveWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._fingerprint = self.job.fingerprint()
+        done = None
+        if self.folder is not None:
+            done = load_checkpoint(self.folder, self._fingerprint, self.stepper)
+        self.steps = done.step if done else 0
+        self.curve = CurveWriter(self.folder, done.curve if done else ())
+        self._saved = time.monotonic()
+
+    def __call__(self, point: CurvePoint) -> None:
+        """Record a step, save where it is time, tell the caller and let it cancel."""
+        self.steps = point.step + 1
+        total = self.job.recipe.steps
+        if is_recorded(point.step, total):
+            self.curve.add(point)
+        if time.monotonic() - self._saved >= self.period and self.steps < total:
+            self.save()
+        if self.progress is not None:
+            try:
+                self.progress(
+                    self.steps, total, f"loss {point.loss:.4g}, {point.images_per_second:.0f} images/s"
+                )
+            except BaseException:
+                self.save()
+                raise
+
+    def save(self) -> None:
+        """Write a checkpoint where there is a folder for it."""
+        if self.folder is not None:
+            stepper = self.stepper
+            done = Progressed(
+                self.steps, self.curve.points, stepper.micro_batch_size, tuple(stepper.warnings)
+            )
+            save_checkpoint(self.folder, self._fingerprint, stepper, done)
+        self._saved = time.monotonic()
+
+
+def _train(job: TrainJob, stepper: Stepper, source: Source, watch: _Watch) -> None:
+    """Do the steps that are not done."""
+    train(stepper, source, learning_rate=job.learning_rate, start=watch.steps, after_look=watch)
+
+
+def _score(job: TrainJob, stepper: Stepper) -> NDArray[np.float32]:
+    """Return the probabilities on the split to be scored."""
+    views = read_views(job.dataset.splits[job.score_on].paths, job.preprocessing, job.recipe)
+    return score(
+        stepper.network,
+        views,
+        job.preprocessing,
+        device=stepper.device,
+        precision=job.recipe.precision,
+        multi_label=job.dataset.multi_label,
+    )
+
+
+def _result(job: TrainJob, watch: _Watch, scores: NDArray[Any] | None, seconds: float) -> TrainResult:
+    """Put the record together; without scores the loss diverged."""
+    labels = job.dataset.splits[job.score_on].labels
+    n_train = sum(len(job.dataset.splits[name]) for name in job.fit_on)
+    return TrainResult(
+        regime=job.regime,
+        metric=job.dataset.metric,
+        value=None if scores is None else float(evaluate(job.dataset.metric, labels, scores)),
+        status="diverged" if scores is None else "complete",
+        scored_on=job.score_on,
+        learning_rate=job.learning_rate,
+        weight_decay=job.weight_decay,
+        seed=job.seed,
+        steps=watch.steps,
+        scores=np.zeros((0, len(job.dataset.class_names)), np.float32) if scores is None else scores,
+        curve=watch.curve.points,
+        n_train=n_train,
+        n_test=len(labels),
+        seconds=seconds,
+        warnings=(*job.warnings(), *_notes(watch.stepper), *watch.stepper.warnings),
+    )
+
+
+def _notes(stepper: Stepper) -> tuple[str, ...]:
+    """Say how the batch norms saw the batch where it was cut up."""
+    if stepper.micro_batches == 1:
+        return ()
+    return (
+        f"batch-norm statistics over micro-batches of at most {stepper.micro_batch_size} images, "
+        f"{stepper.micro_batches} a step, their momentum corrected",
+    )

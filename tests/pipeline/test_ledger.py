@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import StudyError
+from pipeline.ledger import Ledger, Record, differences, file_stem
+
+JOB = "probe/net/pets"
+
+
+def write(ledger: Ledger, job: str = JOB, status: Any = "complete", **more: Any) -> Record:
+    fields: dict[str, Any] = {"spec": {"a": 1}, "columns": {"value": 0.5}, "provenance": {"host": "here"}}
+    return ledger.write("linear_probe", job, status=status, **{**fields, **more})
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    arrays = {"test_scores": np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2), "ids": np.array(["a", "é"])}
+    written = write(
+        ledger,
+        result={"value": 0.5},
+        reason="",
+        arrays=arrays,
+        attachments={".safetensors": b"bytes"},
+        provenance={"user": "me"},
+    )
+    (read,) = ledger.records()
+    assert read == written
+    assert (read.job, read.status, read.attempt) == (JOB, "complete", 1)
+    assert (read.spec, read.result, read.columns) == ({"a": 1}, {"value": 0.5}, {"value": 0.5})
+    for name, array in read.arrays().items():
+        np.testing.assert_array_equal(array, arrays[name])
+        assert array.dtype == arrays[name].dtype
+    assert read.path.with_suffix(".safetensors").read_bytes() == b"bytes"
+    assert read.path.parent == tmp_path / "results" / "linear_probe"
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+def test_an_attempt_is_written_once_and_never_changed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    first = write(ledger)
+    before = first.path.read_bytes()
+    second = write(ledger, spec={"a": 2})
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert first.path.read_bytes() == before
+    assert len(ledger.records()) == 2
+
+
+def test_the_newest_complete_attempt_counts(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for n in range(12):  # 10 sorts before 9 as text
+        write(ledger, spec={"n": n})
+    write(ledger, status="failed", spec={"n": 99}, reason="it broke")
+    history = ledger.history()
+    assert history.finished[JOB].spec == {"n": 11}
+    assert history.finished[JOB].attempt == 12
+    assert history.failed[JOB].reason == "it broke"
+
+
+def test_a_failure_is_over_once_the_job_has_succeeded(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    write(ledger, status="failed", reason="it broke")
+    assert JOB in ledger.history().failed
+    assert JOB not in ledger.history().finished
+    write(ledger, status="diverged")
+    assert JOB not in ledger.history().failed
+    assert ledger.history().finished[JOB].status == "diverged"
+
+
+def test_an_absent_folder_is_an_empty_ledger(tmp_path: Path) -> None:
+    assert Ledger(tmp_path / "nowhere").records() == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+def _write_many(folder: Path, count: int) -> list[int]:
+    return [write(Ledger(folder), spec={"n": n}).attempt for n in range(count)]
+
+
+def test_concurrent_writers_get_attempts_of_their_own(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
+        futures = [pool.submit(_write_many, tmp_path, 15) for _ in range(4)]
+        attempts = [n for future in futures for n in future.result(timeout=60)]
+    assert sorted(attempts) == list(range(1, 61))
+    assert len(Ledger(tmp_path).records()) == 60
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+def test_a_number_taken_between_look_and_claim_is_not_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process writes the whole of attempt 1 after this one has looked and before it claims."""
+    import pipeline.ledger as module
+
+    ledger, claim = Ledger(tmp_path), module._claim
+    others: list[Record] = []
+
+    def late_claim(path: Path) -> None:
+        monkeypatch.setattr(module, "_claim", claim)
+        others.append(write(ledger, spec={"who": "the other"}))
+        claim(path)
+
+    monkeypatch.setattr(module, "_claim", late_claim)
+    mine = write(ledger, spec={"who": "me"})
+    assert (others[0].attempt, mine.attempt) == (1, 2)
+    assert [record.spec["who"] for record in ledger.records()] == ["the other", "me"]
+
+
+def test_a_claim_left_by_a_killed_writer_costs_a_number_only(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    first = write(ledger)
+    first.path.with_name(f"{file_stem(JOB)}.a2.claim").touch()
+    assert write(ledger).attempt == 3
+
+
+BODY: Mapping[str, Any] = {
+    "schema": 1,
+    "job": JOB,
+    "status": "complete",
+    "reason": "",
+    "spec": {},
+    "columns": {},
+    "result": {},
+    "files": {},
+    "provenance": {},
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"schema": 1, "job": "probe/net',
+        b"\xff\xfe\x00",
+        b"[1, 2]",
+        b'"text"',
+        b"null",
+        b"[" * 100_000,
+        json.dumps({"name": "somebody else's file"}).encode(),
+        json.dumps({**BODY, "schema": 2}).encode(),
+        *(
+            json.dumps({k: v for k, v in BODY.items() if k != lost}).encode()
+            for lost in ("job", "status", "spec", "result", "columns")
+        ),
+        json.dumps({**BODY, "spec": "text"}).encode(),
+        json.dumps({**BODY, "columns": [1]}).encode(),
+        json.dumps({**BODY, "result": None}).encode(),
+        json.dumps({**BODY, "status": "wonderful"}).encode(),
+    ],
+    ids=lambda content: content[:30].decode("latin-1"),
+)
+def test_a_file_that_is_no_record_is_named(tmp_path: Path, content: bytes) -> None:
+    ledger = Ledger(tmp_path)
+    write(ledger)
+    foreign = ledger.results / "linear_probe" / "foreign.a1.json"
+    foreign.write_bytes(content)
+    with pytest.raises(StudyError) as caught:
+        ledger.history()
+    assert len(caught.value.mistakes) == 1
+    assert caught.value.mistakes[0].startswith(f"{foreign}: ")
+    assert "move the file away" in caught.value.mistakes[0]
+    assert "\n" not in caught.value.mistakes[0]
+
+
+def test_a_record_that_is_a_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "linear_probe" / "x.a1.json"
+    folder.mkdir(parents=True)
+    with pytest.raises(StudyError, match=r"x\.a1\.json"):
+        Ledger(tmp_path).records()
+
+
+def test_arrays_of_objects_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with pytest.raises(TypeError, match="pickles"):
+        write(ledger, arrays={"x": np.array([{"a": 1}], dtype=object)})
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_pickles_beside_a_record_are_not_loaded(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    record = write(ledger, arrays={"x": np.zeros(2)})
+    np.savez(record.path.with_suffix(".npz"), x=np.array([Exploding()], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        record.arrays()
+
+
+class Exploding:
+    def __reduce__(self) -> Any:
+        return (_explode, ())
+
+
+def _explode() -> None:
+    raise SystemExit("a pickle was run")
+
+
+def test_what_json_cannot_hold_is_refused_and_leaves_no_claim(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write(Ledger(tmp_path), result={"value": float("nan")})
+    assert not list(tmp_path.rglob("*.claim"))
+    assert Ledger(tmp_path).records() == []
+
+
+# Names
+
+JOBS = st.text(min_size=1, max_size=400)
+
+
+@given(JOBS, JOBS)
+def test_file_stems_are_as_unique_as_jobs(one: str, other: str) -> None:
+    assert (file_stem(one) == file_stem(other)) == (one == other)
+
+
+@given(JOBS)
+def test_file_stems_are_names_on_every_file_system(job: str) -> None:
+    stem = file_stem(job)
+    assert len(f"{stem}.a1000.safetensors".encode()) <= 255
+    assert not set(stem) & set('/\\:*?"<>|[]\x00\n ')
+    assert stem.isascii()
+
+
+def test_jobs_that_look_alike_as_file_names_keep_apart() -> None:
+    assert file_stem("probe/a/b") != file_stem("probe/a__b")
+    assert file_stem("probe/" + "x" * 300) != file_stem("probe/" + "x" * 301)
+    assert file_stem("probe/resnet50.a1_in1k/pets").startswith("resnet50.a1_in1k__pets.")
+
+
+# Differences
+
+LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-1, 1) | st.text("ab", max_size=3)
+SPECS = st.dictionaries(
+    st.text("abc", min_size=1, max_size=2),
+    LEAVES | st.lists(LEAVES, max_size=2) | st.dictionaries(st.sampled_from("xyz"), LEAVES, max_size=3),
+    max_size=4,
+)
+
+
+@given(SPECS)
+def test_a_spec_does_not_differ_from_itself(spec: dict[str, Any]) -> None:
+    assert list(differences(spec, json.loads(json.dumps(spec)))) == []
+
+
+@given(SPECS, SPECS)
+def test_differences_are_symmetric_and_found_whenever_the_specs_differ(
+    old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    there, back = list(differences(old, new)), list(differences(new, old))
+    assert [line.split(":")[0] for line in there] == [line.split(":")[0] for line in back]
+    # A key that is absent reads as null, and an empty table differs from nothing.
+    assert bool(there) == (_without_nothing(old) != _without_nothing(new))
+
+
+def _without_nothing(spec: Mapping[str, Any]) -> str:
+    """Canonical text in which null leaves of the top level do not count."""
+    return json.dumps({k: v for k, v in spec.items() if v is not None}, sort_keys=True)
+
+
+def test_a_difference_says_place_before_and_after() -> None:
+    old = {"probe": {"folds": 5, "seed": 0}, "features": {"train": "a" * 64}}
+    new = {"probe": {"folds": 10, "seed": 0}, "features": {"train": "b" * 64}, "more": [1]}
+    assert list(differences(old, new)) == [
+        f'features.train: "{"a" * 17}...{"a" * 17}" -> "{"b" * 17}...{"b" * 17}"',
+        "more: null -> [1]",
+        "probe.folds: 5 -> 10",
+    ]
