@@ -92,8 +92,8 @@ def admit(
         return Admission(there, "present")
     deviation = largest_deviation(there, arrived)
     store.notify(
-        f"key {there.key.digest[:12]}...: arrived with other values (features differ by up to {deviation:.2g} "
-        f"of their largest magnitude), the first ones stay"
+        f"key {there.key.digest[:12]}...: arrived with other values (features differ by up to "
+        f"{deviation:.2g} of their largest magnitude), the first ones stay"
     )
     return Admission(there, "different", deviation)
 

@@ -1,6 +1,7 @@
 """Copies one dataset of a foreign HDF5 file to .npy.
 
-``python -m cache.extract_foreign FILE NAME ROWS TARGET`` runs in a child with bounded memory, time and output. Answers ``{"shape": [...]}`` or ``{"error": ...}``.
+``python -m cache.extract_foreign FILE NAME ROWS TARGET`` runs in a child with bounded memory, time and
+output. Answers ``{"shape": [...]}`` or ``{"error": ...}``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 
@@ -255,7 +255,7 @@ def predict(
     "--images", type=click.IntRange(min=32), default=256, show_default=True, help="How many images."
 )
 @output_options
-def bench(stage: str, images: int, as_json: bool, quiet: bool) -> None:
+def bench(stage: Literal["extract", "probe", "train"], images: int, as_json: bool, quiet: bool) -> None:
     """Measure a STAGE beside the plain way to do it, both in one run, and print the ratio."""
     from pipeline.bench import bench as measure
     from pipeline.show import rows_text

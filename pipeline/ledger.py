@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -198,9 +198,10 @@ def _attempt(path: Path) -> int:
 
 def _claim(path: Path) -> None:
     """Reserve an attempt's number; the claim lives only while its files are written."""
-    if path.with_suffix(".json").exists():
-        raise FileExistsError(path)
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    if path.with_suffix(".json").exists():  # only now: its writer let go of the claim a moment ago
+        path.unlink()
+        raise FileExistsError(path)
 
 
 def _npz(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
@@ -221,6 +222,7 @@ def _read(path: Path) -> Record:
                 f"{path}: a result of schema {body['schema']}, this version reads {SCHEMA}; "
                 "update the tool, or move the file away to run the job again"
             )
+        _check_kinds(body)
         return Record(
             job=str(body["job"]),
             status=body["status"],
@@ -232,10 +234,19 @@ def _read(path: Path) -> Record:
             path=path,
             attempt=_attempt(path),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, StudyError):
-            raise
+    except StudyError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
         raise StudyError(
             f"{path}: not a result of this tool ({type(error).__name__}: {error}); "
             "move the file away to run the job again"
         ) from error
+
+
+def _check_kinds(body: Mapping[str, Any]) -> None:
+    """Refuse a record whose fields are not of the kinds that `Record` promises."""
+    if body["status"] not in get_args(Status):
+        raise ValueError(f"status {body['status']!r} is none of {', '.join(get_args(Status))}")
+    for name in ("spec", "result", "columns", "provenance"):
+        if not isinstance(body[name], dict):
+            raise TypeError(f"{name} is no table")

@@ -93,11 +93,8 @@ def _cached(
     cached: dict[SplitName, str] = {}
     for split in images.dataset.splits if images else SPLITS:
         key = keys.get((backbone.label, dataset, split))
-        found = (
-            [key]
-            if key
-            else [info.key for info in store.find(**_coordinates(study, backbone, dataset, split))]
-        )
+        wanted = _coordinates(study, backbone, dataset, split)
+        found = [key] if key else [info.key for info in store.find(**wanted)]
         if images is not None and key is None:
             found = [digest for digest in found if _same_rows(store, digest, images, split)]
         if len(found) > 1:

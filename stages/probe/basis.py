@@ -147,10 +147,7 @@ def make_basis(features: Array, memory: int | None = None) -> Basis:
         as the features in float32 take, and 256 MiB at least.
     """
     n, d = features.shape
-    mean = np.zeros(d)
-    for rows in row_blocks(n, 8 * d, STREAM_BYTES):
-        mean += features[rows].sum(axis=0, dtype=np.float64)
-    mean /= n
+    mean = _mean(features)
     budget = max(4 * n * d, 256 << 20) if memory is None else memory
     if n < d:
         return _wide_basis(features, mean)
@@ -167,6 +164,22 @@ def make_basis(features: Array, memory: int | None = None) -> Basis:
         for rows, block in centred_blocks(features, mean, turn.dtype.type):
             eigen[rows] = block @ turn
     return Basis(features, mean, exact, False, None, rotation.astype(np.float32), squares, eigen)
+
+
+def plain_basis(features: Array) -> Basis:
+    """Return a basis that measures on the features themselves and is no good for steps."""
+    mean = _mean(features)
+    square = sum(float(np.vdot(block, block)) for _, block in centred_blocks(features, mean, np.float64))
+    nothing = np.zeros((0, 0), np.float32)
+    return Basis(features, mean, None, False, None, nothing, np.full(features.shape[1], square), None)
+
+
+def _mean(features: Array) -> NDArray[np.float64]:
+    """Return the mean row, (d,)."""
+    total = np.zeros(features.shape[1])
+    for rows in row_blocks(len(features), 8 * features.shape[1], STREAM_BYTES):
+        total += features[rows].sum(axis=0, dtype=np.float64)
+    return total / len(features)
 
 
 def _wide_basis(features: Array, mean: Array) -> Basis:

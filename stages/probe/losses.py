@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
+from stages.probe.targets import Targets
+
 Array = NDArray[Any]
 
 BLOCK_BYTES = 1 << 20
@@ -215,3 +217,16 @@ class SigmoidLoss:
         both = (positive > 0) & (negative > 0)
         limit = np.where(positive > 0, -ABSENT, ABSENT)
         return np.where(both, loss, 0.0), np.where(both, logit, limit)[:, None]
+
+
+def make_loss(targets: Targets, seen: Array) -> Loss:
+    """Return the loss of F subsets of the rows, (n, F) of 1 and 0.
+
+    Sigmoids are a problem each: number subset * labels + label.
+    """
+    if targets.loss == "softmax":
+        return SoftmaxLoss(targets.labels, np.ascontiguousarray(seen, dtype=np.float64), len(targets.present))
+    subsets = seen.shape[1]
+    labels = np.tile(targets.labels, (1, subsets))
+    mask = np.repeat(seen, targets.labels.shape[1], axis=1).astype(np.float64)
+    return SigmoidLoss((labels == 1).astype(np.int8), mask * (labels >= 0))

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.probe.basis import Basis
-from stages.probe.losses import ABSENT, Curvature, Loss
+from stages.probe.losses import Curvature, Loss
 
 Array = NDArray[Any]
 
@@ -30,10 +30,12 @@ MAX_STEPS = 30
 MAX_PRODUCTS = 400
 REDUCTION = 1e-4
 """Of the squared gradient, at most, in one step: further digits of a float32 step are noise."""
-AIM = 0.25
+AIM = 0.35
 """Share of the goal that a step aims for, so that its nonlinear part fits in too."""
 STALLED = 0.5
 INTERCEPT_ROUNDS = 8
+ROUNDING = 4 * np.finfo(np.float64).eps
+"""Of J: two objectives closer than this are the same float64 sum (all features constant: J = J_null)."""
 HALVINGS = 20
 
 
@@ -87,6 +89,27 @@ class Evaluation:
         """(P,) whether the goal was met."""
         return self.bound <= self.goal
 
+    def take(self, problems: Array) -> Evaluation:
+        """Return what is known of some of the problems."""
+        return Evaluation(
+            self.objective[problems],
+            self.bound[problems],
+            self.goal[problems],
+            np.ascontiguousarray(self.gradient[:, problems]),
+            self.intercept_gradient[problems],
+            self.intercept_curvature[problems],
+            np.ascontiguousarray(self.residuals[:, problems]),
+        )
+
+    def put(self, problems: Array, other: Evaluation) -> None:
+        """Overwrite what is known of some of the problems."""
+        self.objective[problems], self.bound[problems] = other.objective, other.bound
+        self.goal[problems] = other.goal
+        self.gradient[:, problems] = other.gradient
+        self.intercept_gradient[problems] = other.intercept_gradient
+        self.intercept_curvature[problems] = other.intercept_curvature
+        self.residuals[:, problems] = other.residuals
+
 
 @dataclass
 class Solution:
@@ -96,6 +119,8 @@ class Solution:
     objective: Array
     bound: Array
     converged: Array
+    evaluation: Evaluation
+    """Of the point."""
     passes: int
     """Over the features, forth and back."""
 
@@ -113,16 +138,16 @@ class Solver:
         """Improve the start (in place) until every problem has converged or none gains any more."""
         point, passes = start, 1
         now = self.evaluate(point, l2_lambda, tolerance)
-        objective, bound, done = now.objective.copy(), now.bound.copy(), now.converged.copy()
-        active = np.flatnonzero(~done)
+        whole = now
+        active = np.flatnonzero(~now.converged)
         part, solver = point, self
-        if len(active) < len(done):
-            part, solver, now = point.take(active), self._take(active), _take_evaluation(now, active)
+        if len(active) < len(whole.goal):
+            part, solver, now = point.take(active), self._take(active), now.take(active)
         dtype: type = np.float32
         for _ in range(MAX_STEPS):
             if not len(active):
                 break
-            step, products = solver.step(now, l2_lambda, dtype)
+            step, products = solver.newton_step(now, l2_lambda, dtype)
             after, halved = solver._advance(part, now, step, l2_lambda, tolerance)
             passes += products + 1
             stuck = after.bound > STALLED * now.bound
@@ -130,17 +155,18 @@ class Solver:
                 dtype = np.float64
             elif (stuck & ~after.converged).all() and halved:
                 break
-            objective[active], bound[active] = after.objective, after.bound
-            done[active] = after.converged
-            if part is not point:
+            if part is point:
+                whole = after
+            else:
                 point.put(active, part)
+                whole.put(active, after)
             left = np.flatnonzero(~after.converged)
             if len(left) < len(active):
                 active = active[left]
                 part, solver = part.take(left), solver._take(left)
-                after = _take_evaluation(after, left)
+                after = after.take(left)
             now = after
-        return Solution(point, objective, bound, done, passes)
+        return Solution(point, whole.objective, whole.bound, whole.converged, whole, passes)
 
     def evaluate(self, point: Point, l2_lambda: float, tolerance: float) -> Evaluation:
         """Move the intercepts to their optimum and measure the point in float64."""
@@ -162,12 +188,17 @@ class Solver:
         gradient = self.basis.backward(residuals.reshape(n, -1)).reshape(point.weights.shape)
         gradient += l2_lambda * point.weights
         bound = excess + np.einsum("mpk,mpk->p", gradient, gradient) / (2 * l2_lambda)
-        goal = tolerance * np.minimum(J - bound, self.null - J)
-        diagonal = np.einsum("pkk->pk", curvature)
+        goal = np.maximum(tolerance * np.minimum(J - bound, self.null - J), ROUNDING * J)
+        diagonal = np.einsum("pkk->pk", curvature).copy()
         return Evaluation(J, bound, goal, gradient, slope, diagonal, residuals)
 
-    def step(self, now: Evaluation, l2_lambda: float, dtype: type) -> tuple[tuple[Array, Array], int]:
-        """Return the Newton step (m, P, K) and (P, K) in exact coordinates, and the products it took."""
+    def newton_step(
+        self, now: Evaluation, l2_lambda: float, dtype: type, reduction: float = REDUCTION
+    ) -> tuple[tuple[Array, Array], int]:
+        """Return the Newton step (m, P, K) and (P, K) in exact coordinates, and the products it took.
+
+        It ends where the goal is in reach, and at the latest where ||residual||^2 <= reduction ||g||^2.
+        """
         m, P, K = now.gradient.shape
         scale = np.sqrt(np.einsum("mpk,mpk->p", now.gradient, now.gradient))
         scale[scale == 0] = 1
@@ -175,8 +206,7 @@ class Solver:
         g = (now.gradient.reshape(m, -1) / columns).astype(dtype)
         gb = (now.intercept_gradient.ravel() / columns).astype(dtype)
         rows = self.loss.seen.sum(axis=0)
-        import os
-        mean_curvature = np.repeat(now.intercept_curvature.mean(axis=1) / rows, K)*float(os.environ.get('CF','1')) if 'PC' not in os.environ else now.intercept_curvature.ravel()/np.repeat(rows,K)*float(os.environ.get('CF','1'))
+        mean_curvature = np.repeat(now.intercept_curvature.mean(axis=1) / np.maximum(rows, 1), K)
         share = rows / len(self.loss.seen)
         inverse = 1 / (np.outer(self.basis.squares, mean_curvature * np.repeat(share, K)) + l2_lambda)
         floor = np.finfo(np.float32).tiny
@@ -184,7 +214,7 @@ class Solver:
         aim = 2 * l2_lambda * AIM * np.maximum(now.goal, 0) / scale**2
         system = _System(self, self.loss.curvature(now.residuals, dtype), dtype(l2_lambda), K)
         s, sb, products = _conjugate_gradients(
-            system, self.basis.to_eigen(-g), -gb, inverse.astype(dtype), inverse_b, np.maximum(aim, REDUCTION)
+            system, self.basis.to_eigen(-g), -gb, inverse.astype(dtype), inverse_b, np.maximum(aim, reduction)
         )
         weights = self.basis.from_eigen(s).astype(np.float64) * columns
         return (weights.reshape(m, P, K), (sb * columns).reshape(P, K)), products
@@ -297,19 +327,3 @@ def _solve_intercepts(hessian: Array, slope: Array) -> Array:
         scaled += ones[:, :, None] * ones[:, None, :]
     right = np.where(alive, slope / root, 0)
     return np.where(alive, np.linalg.solve(scaled, right[..., None])[..., 0] / root, 0)
-
-
-def _take_evaluation(now: Evaluation, problems: Array) -> Evaluation:
-    """Return what is known of some of the problems."""
-    return Evaluation(
-        now.objective[problems],
-        now.bound[problems],
-        now.goal[problems],
-        np.ascontiguousarray(now.gradient[:, problems]),
-        now.intercept_gradient[problems],
-        now.intercept_curvature[problems],
-        np.ascontiguousarray(now.residuals[:, problems]),
-    )
-
-
-__all__ = ["ABSENT", "Evaluation", "Point", "Solution", "Solver"]

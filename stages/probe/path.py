@@ -1,19 +1,20 @@
-"""The regularisation path: one linear probe a lambda, warm-started from strong to weak."""
+"""The regularisation path: one linear probe a lambda, each with its certificate."""
 
 from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from stages.errors import ProbeError
+from stages.probe.basis import Basis, make_basis
+from stages.probe.certificate import estimate
+from stages.probe.losses import ABSENT, make_loss
+from stages.probe.newton import Solver
 from stages.probe.targets import (
     Targets,
     check_features,
@@ -22,6 +23,8 @@ from stages.probe.targets import (
     check_lambdas,
     make_targets,
 )
+from stages.probe.threads import limited_threads
+from stages.probe.walk import walk
 from stages.records import PathResult, Progress
 
 Array = NDArray[Any]
@@ -44,67 +47,131 @@ def fit_path(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> PathResult:
-    """Fit L2-regularised logistic regression at every lambda and certify each solution."""
+    """Fit L2-regularised logistic regression at every lambda and certify each solution.
+
+    At each lambda it minimises J(W, b) = **sum** over rows of the cross-entropy + (l2_lambda / 2) ||W||^2,
+    the intercepts b free (scikit-learn's C = 1 / l2_lambda). Two classes are one sigmoid; multi-label is one
+    sigmoid a label, each certified; a pair with label -1 is in no loss (protocol, "Linear probe").
+
+    Parameters
+    ----------
+    features
+        (n, d) float32, float16 or float64, possibly memory-mapped; finite.
+    labels
+        (n,) integers from 0, or (n, K) of 1, 0 and -1.
+    lambdas
+        (L,) positive, distinct, in any order; the result keeps the order.
+    tolerance
+        A point has converged when bound <= tolerance * min(J - bound, J_null - J), J_null being the
+        optimum at W = 0.
+    n_classes
+        Number of classes; None: the largest label + 1. A class without rows gets weights 0, intercept -inf.
+    memory
+        Bytes that copies of the features may take; beyond it they are read block by block at every pass.
+        None: as much as they take in float32, and 256 MiB at least. Not counted: a few arrays of
+        n x K and min(n, d) x d.
+    threads
+        Of the linear algebra; None: as many as the process may use.
+    progress
+        Called with (done, L, note) after each lambda.
+
+    Returns
+    -------
+    PathResult
+        Coefficients in the original feature space, with objective, bound, estimate and convergence.
+
+    Raises
+    ------
+    ProbeError
+        NaN or infinite features, labels that do not fit or lie outside the classes, one class only,
+        a lambda that is not positive or given twice, a tolerance outside (0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.arange(60) % 3
+    >>> features = rng.normal(size=(60, 5)).astype(np.float32) + labels[:, None]
+    >>> path = fit_path(features, labels, [10.0, 1.0, 0.1])
+    >>> path.coefficients.shape, bool(path.converged.all())
+    ((3, 3, 5), True)
+    """
     features = check_features(np.asanyarray(features))
     labels = check_labels(labels, len(features), n_classes)
     grid = check_lambdas(lambdas)
-    if not 0 < tolerance < 1:
-        raise ProbeError(f"tolerance = {tolerance}: give a number between 0 and 1")
+    check_tolerance(tolerance)
     targets = make_targets(labels, n_classes)
     check_fittable(targets)
-    order = np.argsort(-grid)
+    with limited_threads(threads):
+        return _fit(features, targets, grid, tolerance, memory, progress)
+
+
+def _fit(
+    features: Array,
+    targets: Targets,
+    grid: Array,
+    tolerance: float,
+    memory: int | None,
+    progress: Progress | None,
+) -> PathResult:
+    """Walk the grid from strong to weak and write each point where it was asked for."""
+    mark = time.perf_counter()
+    basis = make_basis(features, memory)
+    loss = make_loss(targets, np.ones((len(features), 1)))
+    solver = Solver(basis, loss, loss.null()[0])
     L, K, d = len(grid), len(targets.limits), features.shape[1]
     W, B = np.zeros((L, K, d)), np.zeros((L, K))
-    figures = np.zeros((4, L))
-    evaluations, converged, events = np.zeros(L, np.int64), np.zeros(L, np.bool_), []
-    X = np.asarray(features, np.float64)
-    for done, i in enumerate(order):
-        start = time.perf_counter()
-        w, b, n, ok = _fit(X, targets, grid[i], tolerance)
-        W[i], B[i] = targets.expand(w, b)
-        evaluations[i], converged[i] = n, ok
-        figures[:, i] = np.nan, np.nan, np.nan, time.perf_counter() - start
-        if not ok:
-            events.append(f"lambda {grid[i]:.3g}: tolerance {tolerance:g} was missed")
+    J, bound, guess, seconds = np.zeros(L), np.zeros(L), np.zeros(L), np.zeros(L)
+    converged, passes = np.zeros(L, dtype=np.bool_), np.zeros(L, dtype=np.int64)
+    events = list(left_out(targets))
+    order = np.argsort(-grid)
+    for i, (l2_lambda, solution) in zip(order, walk(solver, grid[order], tolerance), strict=True):
+        guess[i], products = estimate(solver, solution.evaluation, l2_lambda)
+        W[i], B[i] = unfold(basis, targets, solution.point.weights, solution.point.intercepts)
+        J[i], bound[i] = solution.objective.sum(), solution.bound.sum()
+        converged[i], passes[i] = solution.converged.all(), solution.passes + products
+        seconds[i], mark = time.perf_counter() - mark, time.perf_counter()
+        if not converged[i]:
+            events.append(missed(l2_lambda, tolerance, bound[i], J[i]))
             log.warning(events[-1])
-        if progress:
-            progress(done + 1, L, f"lambda {grid[i]:.3g}")
-    return PathResult(
-        grid,
-        W,
-        B,
-        figures[0],
-        figures[1],
-        figures[2],
-        converged,
-        evaluations,
-        figures[3],
-        tolerance,
-        tuple(events),
+        if progress is not None:
+            progress(int(np.count_nonzero(passes)), L, f"lambda {l2_lambda:.3g}")
+    return PathResult(grid, W, B, J, bound, guess, converged, passes, seconds, tolerance, tuple(events))
+
+
+def unfold(basis: Basis, targets: Targets, weights: Array, intercepts: Array) -> tuple[Array, Array]:
+    """Return (outputs, d) coefficients and (outputs,) intercepts of the features as they were given.
+
+    Parameters
+    ----------
+    weights, intercepts
+        (m, P, K) and (P, K) of one subset of rows: P = 1 for a softmax, K = 1 for sigmoids.
+    """
+    coefficients = basis.coefficients(weights.reshape(len(weights), -1))
+    raw = intercepts.ravel()
+    shifted = raw - coefficients @ basis.mean
+    infinite = np.abs(raw) >= -ABSENT / 2
+    return targets.expand(coefficients, np.where(infinite, np.copysign(np.inf, raw), shifted))
+
+
+def left_out(targets: Targets) -> tuple[str, ...]:
+    """Return a line on the outputs that have no finite minimiser."""
+    missing = np.flatnonzero(targets.limits)
+    if not missing.size:
+        return ()
+    what = "classes have no rows" if targets.loss == "softmax" else "labels are constant"
+    return (f"{missing.size} of {len(targets.limits)} {what} and were left out, the first is {missing[0]}",)
+
+
+def missed(l2_lambda: float, tolerance: float, bound: float, objective: float) -> str:
+    """Return the line on a point that missed its tolerance."""
+    return (
+        f"lambda {l2_lambda:.3g} missed tolerance {tolerance:g}: the optimum may lie {bound:.2g} below "
+        f"the objective {objective:.6g}"
     )
 
 
-def _fit(X: Array, targets: Targets, l2_lambda: float, tolerance: float) -> tuple[Array, Array, int, bool]:
-    if targets.loss == "softmax":
-        c = (2 if len(targets.present) == 2 else 1) / l2_lambda
-        model = LogisticRegression(C=c, tol=1e-6, max_iter=2000)
-        ok = True
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always")
-            model.fit(X, targets.labels)
-        ok = not any(issubclass(w.category, ConvergenceWarning) for w in seen)
-        w, b = model.coef_, model.intercept_
-        if len(w) == 1:
-            w, b = np.vstack([-w / 2, w / 2]), np.concatenate([-b / 2, b / 2])
-        return w, b, int(model.n_iter_.max()), ok
-    out, ok, n = [], True, 0
-    for k in range(targets.labels.shape[1]):
-        keep = targets.labels[:, k] >= 0
-        model = LogisticRegression(C=1 / l2_lambda, tol=1e-6, max_iter=2000)
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always")
-            model.fit(X[keep], targets.labels[keep, k])
-        ok &= not any(issubclass(w.category, ConvergenceWarning) for w in seen)
-        out.append((model.coef_[0], model.intercept_[0]))
-        n += int(model.n_iter_.max())
-    return np.array([o[0] for o in out]), np.array([o[1] for o in out]), n, ok
+def check_tolerance(tolerance: float) -> None:
+    """Raise `ProbeError` unless the tolerance lies in (0, 1)."""
+    if not 0 < tolerance < 1:
+        raise ProbeError(f"tolerance = {tolerance}: give a number between 0 and 1")

@@ -31,7 +31,7 @@ def advice(table: TransferTable, statistics: Mapping[str, Any]) -> list[str]:
         Empty where there are fewer than two backbones with comparable scores.
     """
     said = [line for regime in table.regimes for line in _overall(statistics, regime)]
-    said += [line for regime in table.regimes for line in _per_dataset(table, statistics, regime)]
+    said += [line for regime in table.regimes[:2] for line in _per_dataset(table, statistics, regime)]
     said += _shortcuts(table)
     said += _fine_tuning(statistics)
     return said
@@ -59,19 +59,28 @@ def _overall(statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:
 
 
 def _per_dataset(table: TransferTable, statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:
-    """The best backbone of every data set, with those that tie with it where that was tested."""
-    if len(table.backbones) < 2:
-        return
+    """Who is best on which data sets, and how often the test images cannot tell."""
     values = table.matrix(regime, "value")
-    words = []
-    for name, part in statistics["regimes"][regime]["per_dataset"].items():
-        if part["best"] is None or values[name].notna().sum() < 2:
-            continue
-        ties = [other for other in part["ties_with_best"] or [] if other != part["best"]]
-        tied = f", tied with {_list(ties)}" if ties else ""
-        words.append(f"{name}: {part['best']} ({100 * values.loc[part['best'], name]:.1f} %{tied})")
-    if words:
-        yield f"{REGIME_NAMES[regime]}, the best on each data set: {'; '.join(words)}"
+    compared = {
+        name: part
+        for name, part in statistics["regimes"][regime]["per_dataset"].items()
+        if part["best"] is not None and values[name].notna().sum() >= 2
+    }
+    winners: dict[str, list[str]] = {}
+    for name, part in compared.items():
+        winners.setdefault(part["best"], []).append(name)
+    if not winners:
+        return
+    order = sorted(winners, key=lambda name: -len(winners[name]))
+    words = "; ".join(f"{name} on {_list(winners[name])}" for name in order)
+    tested = [part for part in compared.values() if part["ties_with_best"] is not None]
+    tied = [part for part in tested if len(part["ties_with_best"]) > 1]
+    sure = (
+        f"; on {len(tied)} of {len(tested)} data sets another is not significantly different from the best"
+        if tested
+        else ""
+    )
+    yield f"{REGIME_NAMES[regime]}, the best on single data sets: {words}{sure}"
 
 
 def _shortcuts(table: TransferTable) -> Iterator[str]:

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+RING: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 9,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#009e73",
+    "markeredgewidth": 1.1,
+}
+"""Around what is not significantly different from the best."""
+
 Point = tuple[int, str, float, float, float]
 """(index of the backbone, its label, logit ImageNet top-1, log odds of transfer, bar or NaN)."""
 
@@ -69,7 +79,9 @@ def dataset_figure(table: TransferTable, statistics: Mapping[str, Any], regime: 
         ax.set_xlabel("ImageNet top-1 (%)")
     figure.supylabel(f"Test score, {REGIME_NAMES[regime]} (%)", fontsize=8)
     drawn = {point[1] for points in panels.values() for point in points}
-    legend(figure, [name for name in table.backbones if name in drawn], table)
+    per_dataset = statistics["regimes"][regime]["per_dataset"]
+    rings = any(per_dataset[name]["ties_with_best"] for name in panels)
+    legend(figure, [name for name in table.backbones if name in drawn], table, rings)
     return figure
 
 
@@ -100,25 +112,33 @@ def scatter(
     x_range: tuple[float, float],
     y_range: tuple[float, float],
 ) -> None:
-    """Draw points with their bars, and the regression line over the range of the points."""
-    for index, _, x, y, bar in points:
+    """Draw points with bars, the regression line with its band, rings around what ties with the best."""
+    ties = correlation.get("ties_with_best") or ()
+    for index, name, x, y, bar in points:
         style = look(index)
         if not math.isnan(bar):
             ax.vlines(x, y - bar, y + bar, color=style["color"], linewidth=0.8, zorder=2)
+        if name in ties:
+            ax.plot(x, y, zorder=3, **RING)
         ax.plot(x, y, linestyle="none", markersize=5, markeredgecolor="white", markeredgewidth=0.4, **style)
     if correlation["verdict"] == "defined" and points:
         ends = np.array([min(p[2] for p in points), max(p[2] for p in points)])
         line = correlation["intercept"] + correlation["slope"] * ends
         ax.plot(ends, line, color="#4d4d4d", linewidth=0.9, zorder=1)
+        band = correlation["bootstrap"]["band"]
+        ax.fill_between(band["x"], band["low"], band["high"], color="#4d4d4d", alpha=0.13, linewidth=0)
     percent_axis(ax, "x", *x_range, most=5)
     percent_axis(ax, "y", *y_range)
 
 
-def legend(figure: Figure, names: list[str], table: TransferTable) -> None:
+def legend(figure: Figure, names: list[str], table: TransferTable, rings: bool = False) -> None:
     """One key for the whole figure, below it."""
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], linestyle="none", markersize=5, **look(table.backbones.index(n))) for n in names]
+    if rings:
+        marks = [*marks, Line2D([], [], **RING)]
+        names = [*names, "ring: not sig. different from best"]
     columns = _legend_columns(table, float(figure.get_size_inches()[0]))
     figure.legend(marks, names, loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.2)
 

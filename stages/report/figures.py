@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from stages.report.draw_cells import against_scratch, ranking_figure
 from stages.report.draw_scores import heat_map, regime_figure
 from stages.report.draw_transfer import dataset_figure, transfer_figure
 from stages.report.style import RC, require_matplotlib, save
@@ -27,8 +28,9 @@ def render_figures(table: TransferTable, statistics: Mapping[str, Any]) -> dict[
     Returns
     -------
     dict of str to bytes
-        File name to content: ``transfer``, ``datasets_REGIME``, ``heat_map_REGIME``, ``regimes``, each as
-        ``.pdf`` and ``.png``. A figure without a point to draw is left out.
+        File name to content: ``transfer``, ``regimes``, ``fine_tune_against_scratch``, ``ranking``,
+        ``datasets_REGIME``, ``heat_map_REGIME``, each as ``.pdf`` and ``.png``.
+        A figure without a point to draw is left out.
 
     Raises
     ------
@@ -55,6 +57,8 @@ def _drawings(
         return
     yield "transfer", partial(transfer_figure, table, statistics)
     yield "regimes", partial(regime_figure, table)
+    yield "fine_tune_against_scratch", partial(against_scratch, table)
+    yield "ranking", partial(ranking_figure, table, statistics)
     for regime in table.regimes:
         yield f"datasets_{regime}", partial(dataset_figure, table, statistics, regime)
         yield f"heat_map_{regime}", partial(heat_map, table, regime)

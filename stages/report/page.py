@@ -103,6 +103,9 @@ def _contents(
     table: TransferTable, statistics: Mapping[str, Any], details: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What the template shows of the table and its statistics."""
+    means = mean_panels(table, statistics)
+    single = {regime: dataset_panels(table, statistics, regime) for regime in table.regimes}
+    every = [*means, *(panel for panels in single.values() for panel in panels)]
     return {
         "summary": summary(table),
         "advice": statistics["advice"],
@@ -110,14 +113,12 @@ def _contents(
         "remarks": remarks(table),
         "backbones": table.backbones,
         "datasets": table.datasets,
-        "mean_panels": mean_panels(table, statistics),
+        "mean_panels": means,
+        "clips": list({panel.width: panel for panel in every}.values()),
         "matrices": matrices(table, statistics),
         "legend": "; ".join(legend_lines(table)),
-        "dataset_panels": [
-            (REGIME_NAMES[regime], panels)
-            for regime in table.regimes
-            if (panels := dataset_panels(table, statistics, regime))
-        ],
+        "dataset_panels": [(REGIME_NAMES[regime], panels) for regime, panels in single.items() if panels],
+        "tested": bool(statistics["pairs"]),
         "comparisons": comparison_rows(table, statistics),
         "regimes": [(regime, REGIME_NAMES[regime]) for regime in table.regimes],
         "columns": COLUMNS,

@@ -38,6 +38,8 @@ class Mark:
     """What hovering says."""
     bar: tuple[float, float] | None = None
     """Ends of the error bar."""
+    ties: bool = False
+    """Not significantly different from the best of the panel."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Panel:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     line: tuple[float, float, float, float] | None
+    band: str
+    """Of the regression line: an SVG path, empty where there is none."""
     x_label: str
     y_label: str
 
@@ -145,12 +149,14 @@ def _panel(
                 index,
                 _words(title, name, x, y, bar),
                 None if math.isnan(bar) else (place_y(y - bar), place_y(y + bar)),
+                name in (correlation.get("ties_with_best") or ()),
             )
             for index, name, x, y, bar in points
         ),
         x_ticks=tuple(Tick(place_x(_logit(t)), f"{t:g}") for t in percent_ticks(x0, x1, 5)),
         y_ticks=tuple(Tick(place_y(_logit(t)), f"{t:g}") for t in percent_ticks(y0, y1, 6)),
         line=_line(correlation, points, place_x, place_y),
+        band=_band(correlation, place_x, place_y),
         x_label=labels[0],
         y_label=labels[1],
     )
@@ -163,6 +169,16 @@ def _line(correlation: Mapping[str, Any], points: Sequence[Point], place_x: Any,
     ends = min(p[2] for p in points), max(p[2] for p in points)
     y = [correlation["intercept"] + correlation["slope"] * x for x in ends]
     return place_x(ends[0]), place_y(y[0]), place_x(ends[1]), place_y(y[1])
+
+
+def _band(correlation: Mapping[str, Any], place_x: Any, place_y: Any) -> str:
+    """The bootstrap band as a closed path: along its lower edge, back along its upper one."""
+    if correlation["bootstrap"] is None:
+        return ""
+    band = correlation["bootstrap"]["band"]
+    there = [f"{place_x(x)} {place_y(y)}" for x, y in zip(band["x"], band["low"], strict=True)]
+    back = [f"{place_x(x)} {place_y(y)}" for x, y in zip(band["x"], band["high"], strict=True)]
+    return f"M{'L'.join([*there, *back[::-1]])}Z"
 
 
 def _words(panel: str, name: str, x: float, y: float, bar: float) -> str:

@@ -88,11 +88,12 @@ def _matrix(table: TransferTable, statistics: Mapping[str, Any], regime: Regime)
         (cell["backbone"], cell["dataset"]): cell
         for cell in cells[cells["regime"] == regime].to_dict("records")
     }
-    means = statistics["regimes"][regime]["means"]
+    part = statistics["regimes"][regime]
+    means, singles = part["means"], part["per_dataset"]
     rows = []
     for i, name in enumerate(table.backbones):
         middle = [
-            _score_entry(found[name, dataset], spread[i, j] / limit)
+            _score_entry(found[name, dataset], spread[i, j] / limit, singles[dataset])
             for j, dataset in enumerate(table.datasets)
         ]
         top1 = _percent(table.imagenet_top1[name])
@@ -100,14 +101,18 @@ def _matrix(table: TransferTable, statistics: Mapping[str, Any], regime: Regime)
     return Matrix(REGIME_NAMES[regime], ("ImageNet", *table.datasets, "mean"), tuple(rows))
 
 
-def _score_entry(cell: Mapping[Any, Any], shade: float) -> Entry:
+def _score_entry(cell: Mapping[Any, Any], shade: float, single: Mapping[str, Any]) -> Entry:
     """One score, shaded by how far it lies from the data set's mean."""
     text = cell_text(cell["value"], cell["status"], cell["clamped"])
     if not math.isfinite(cell["value"]):
         return Entry(text, "", shade="none")
     step = max(-_SHADES, min(_SHADES, round(shade * _SHADES)))
     hint = f"{cell['backbone']}, {cell['dataset']}: log odds {cell['log_odds']:.3f}, {cell['metric']}"
-    return Entry(text, repr(float(cell["value"])), shade=f"h{step}", hint=hint)
+    best = cell["backbone"] == single["best"]
+    tied = not best and cell["backbone"] in (single["ties_with_best"] or ())
+    classes = f"h{step}{' best' if best else ''}{' tied' if tied else ''}"
+    standing = ", the best" if best else (", not significantly different from the best" if tied else "")
+    return Entry(text, repr(float(cell["value"])), shade=classes, hint=hint + standing)
 
 
 def _mean_entry(mean: Mapping[str, Any] | None) -> Entry:

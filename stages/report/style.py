@@ -41,6 +41,8 @@ RC: Any = {
 }
 """For a column of a two-column paper; no name is ever read as mathematics."""
 
+PNG_DPI = 200
+
 _STEPS = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 _TAILS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -103,10 +105,11 @@ def as_percent(x: float) -> float:
 
 def save(figure: Figure) -> tuple[bytes, bytes]:
     """Return (PDF, PNG) without dates, so that the same table gives the same bytes."""
+    figure.set_dpi(PNG_DPI)  # text is measured as it will be drawn
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once: the layout takes most of the time
     pdf, png = io.BytesIO(), io.BytesIO()
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
     figure.savefig(pdf, format="pdf", metadata=undated)
-    figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return pdf.getvalue(), png.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -186,13 +187,26 @@ def mean_colour(path: Path) -> np.ndarray[Any, Any]:
     return (pixels.reshape(-1, 3).mean(axis=0) / 255).astype(np.float32)
 
 
-@pytest.fixture
-def cached(workshop: Workshop) -> Study:
-    """A study whose features are cached and whose probe has not been run."""
+@pytest.fixture(scope="session")
+def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with its images and its cache, made once and copied for every test that wants it."""
+    home = tmp_path_factory.mktemp("prepared")
+    (home / "work").mkdir()
+    workshop = Workshop(home / "work")
     workshop.images()
-    study = workshop.load()
-    assert publish_features(study) == 2
-    return study
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENULTIMATE_CACHE", str(home / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(home / "state"))
+        assert publish_features(workshop.load()) == 2
+    return home
+
+
+@pytest.fixture
+def cached(workshop: Workshop, _prepared: Path) -> Study:
+    """A study whose features are cached and whose probe has not been run."""
+    shutil.copytree(_prepared / "work", workshop.folder, dirs_exist_ok=True)
+    shutil.copytree(_prepared / "cache", cache_root())
+    return load_study(workshop.folder / "study.toml")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""How far a solution may lie from its optimum: two certificates in float64.
+
+With J(W, b) = sum of losses + (l2_lambda / 2) ||W||^2, strongly convex in W once b is minimised out,
+
+    bound    = J(W, b) - J(W, b*) + ||g_W(W, b*)||^2 / (2 l2_lambda),   b* = argmin over b of J(W, .)
+    estimate = g' H^-1 g / 2 at (W, b*), half the squared Newton decrement
+
+The bound is the duality gap and holds always; the estimate is what the gap most likely is (protocol, "The
+certificate"). The solver measures both in its exact coordinates; `certify` measures any solution, of whatever
+origin, on the features themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stages.errors import ProbeError
+from stages.probe.basis import plain_basis
+from stages.probe.losses import make_loss
+from stages.probe.newton import Evaluation, Point, Solver
+from stages.probe.targets import check_features, check_fittable, check_labels, make_targets
+
+Array = NDArray[Any]
+
+ESTIMATE_ACCURACY = 0.05
+"""Of ||residual||^2 / ||g||^2 of the conjugate gradients behind an estimate."""
+
+
+def estimate(solver: Solver, now: Evaluation, l2_lambda: float) -> tuple[float, int]:
+    """Return g' H^-1 g / 2 summed over the problems, and the passes over the features it took.
+
+    Conjugate gradients in float32 give x with H x close to g; g'x - x'Hx / 2 in float64 with the true
+    Hessian is then off by the square of their error only, and never too large.
+    """
+    if not now.gradient.any():
+        return 0.0, 0
+    (x, xb), products = solver.newton_step(now, l2_lambda, np.float32, ESTIMATE_ACCURACY)
+    m, P, K = x.shape
+    change = solver.basis.forward(x.reshape(m, -1))
+    change += xb.ravel()
+    bent = change.reshape(-1, P, K).copy()
+    solver.loss.product(solver.loss.curvature(now.residuals, np.float64), bent)
+    curved = np.vdot(change, bent) + l2_lambda * np.vdot(x, x)
+    slope = np.vdot(now.gradient, x) + np.vdot(now.intercept_gradient, xb)
+    return float(-slope - curved / 2), products + 1
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What float64 says of a solution at one lambda."""
+
+    objective: float
+    """J(W, b*): the intercepts are moved to their optimum first."""
+    bound: float
+    """The optimum lies no more than this below."""
+    null_objective: float
+    """J_null, the optimum at W = 0."""
+    converged: bool
+    """Whether bound <= tolerance * min(J - bound, J_null - J), for every label."""
+
+
+def certify(
+    features: NDArray[np.floating[Any]],
+    labels: ArrayLike,
+    coefficients: Array,
+    intercepts: Array,
+    l2_lambda: float,
+    *,
+    tolerance: float = 1e-3,
+    n_classes: int | None = None,
+) -> Certificate:
+    """Measure a solution of whatever origin in float64 on the features themselves.
+
+    Parameters
+    ----------
+    features, labels, n_classes
+        As in `stages.probe.fit_path`.
+    coefficients
+        (K, d), or (1, d) for two classes.
+    intercepts
+        (K,) or (1,); where to start the search for b*.
+    l2_lambda
+        Of the objective, on the sum of losses.
+    tolerance
+        Of the rule for ``converged``.
+
+    Returns
+    -------
+    Certificate
+        Figures summed over labels.
+
+    Raises
+    ------
+    ProbeError
+        As in `fit_path`, and coefficients of another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> features = np.array([[0.0], [1.0], [2.0]], dtype=np.float32)
+    >>> at_zero = certify(features, [0, 0, 1], np.zeros((1, 1)), np.zeros(1), 1.0)
+    >>> round(at_zero.objective, 4), round(at_zero.bound, 4)
+    (1.9095, 0.5)
+    """
+    features = check_features(np.asanyarray(features))
+    targets = make_targets(check_labels(labels, len(features), n_classes), n_classes)
+    check_fittable(targets)
+    coefficients = np.asarray(coefficients, dtype=np.float64)
+    if coefficients.shape != (len(targets.limits), features.shape[1]):
+        raise ProbeError(
+            f"coefficients have shape {coefficients.shape}: expected {len(targets.limits)} outputs "
+            f"of {features.shape[1]} features"
+        )
+    basis = plain_basis(features)
+    loss = make_loss(targets, np.ones((len(features), 1)))
+    null = loss.null()[0]
+    sigmoid = targets.loss == "sigmoid"
+    weights = coefficients[targets.present].T
+    bias = np.asarray(intercepts, dtype=np.float64)[targets.present] + basis.mean @ weights
+    logits = basis.forward(weights)[:, :, None] if sigmoid else basis.forward(weights)[:, None]
+    weights = weights[:, :, None] if sigmoid else weights[:, None]
+    point = Point(np.ascontiguousarray(weights), bias[:, None] if sigmoid else bias[None], logits)
+    now = Solver(basis, loss, null).evaluate(point, l2_lambda, tolerance)
+    return Certificate(
+        float(now.objective.sum()), float(now.bound.sum()), float(null.sum()), bool(now.converged.all())
+    )

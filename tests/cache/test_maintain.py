@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache import AmbiguousKeyError, CacheKey, InvalidInputError, KeyMissingError, Store
+from cache.maintain import collect, drop_abandoned, empty_trash, relabel, restore, to_collect, twins
+from cache.writer import Writer
+from tests.cache.conftest import Make, batch, key_of, metadata
+
+
+def annotated(name: str) -> CacheKey:
+    return key_of(annotations=name)
+
+
+def test_relabelling_gives_what_extraction_would_have_given(store: Store, make: Make, tmp_path: Path) -> None:
+    old = make(key=annotated("old"))
+    (twin,) = twins(store, annotated("new"), except_for="annotations")
+    assert twin.key == old.key.digest
+    labels = (np.arange(20) + 1) % 3
+    other = Store(tmp_path / "other", private=tmp_path / "private")
+    with other.writer(annotated("new"), metadata(20)) as writer:
+        rows = batch(0, 20, 5, 3, False, np.float32)
+        writer.append(**{**rows, "labels": labels})
+        fresh = writer.publish()
+    wanted = {name: value for name, value in metadata(20).items() if name != "expected_rows"}
+    again = relabel(store, twin.key, annotated("new"), labels, wanted)
+    assert again.path.read_bytes() == fresh.path.read_bytes()
+    with pytest.raises(InvalidInputError, match="19 labels for the 20 rows"):
+        relabel(store, twin.key, annotated("newer"), labels[:-1], wanted)
+
+
+def test_relabelling_keeps_excluded_rows(store: Store) -> None:
+    with store.writer(annotated("old"), metadata(8)) as writer:
+        rows = batch(0, 7, 5, 3, False, np.float32)
+        writer.append(**{**rows, "stop": 8}, excluded=[("bad.jpg", "torn")])
+        writer.publish()
+    wanted = {name: value for name, value in metadata(8).items() if name != "expected_rows"}
+    new = relabel(store, annotated("old"), annotated("new"), np.zeros(7, np.int64), wanted)
+    assert new.metadata["excluded"] == (("bad.jpg", "torn"),)
+    assert new.metadata["expected_rows"] == 8
+
+
+def test_what_to_collect_is_chosen_by_age_size_and_reference(store: Store, make: Make) -> None:
+    for k, split in enumerate(("train", "validation", "test")):
+        path = make(split=split).path
+        os.utime(path, (1000.0 * (k + 1), 1000.0 * (k + 1)))
+    infos = store.list()
+    by_split = {info.coordinates["split"]: info for info in infos}
+    size = infos[0].nbytes
+
+    def chosen(**options: object) -> list[object]:
+        return [info.coordinates["split"] for info in to_collect(infos, now=4000.0, **options)]  # type: ignore[arg-type]
+
+    assert chosen(older_than=1500.0) == ["train", "validation"]
+    assert chosen(older_than=1500.0, keep={by_split["train"].key}) == ["validation"]
+    assert chosen(largest_total=2 * size) == ["train"]
+    assert chosen(largest_total=2 * size, keep={by_split["train"].key}) == ["validation"]
+    assert chosen(largest_total=0, keep={info.key for info in infos}) == []
+    assert chosen(keep={by_split["test"].key}) == ["train", "validation"]
+
+
+def test_collecting_harms_no_reader_and_has_a_grace(store: Store, make: Make) -> None:
+    entry = make()
+    values = np.array(entry.features)
+    (info,) = store.list()
+    assert [moved.key for moved in collect(store, [info])] == [info.key]
+    np.testing.assert_array_equal(entry.features, values)
+    with pytest.raises(KeyMissingError):
+        store.read(info.key)
+    assert restore(store, info.key).content_digest == entry.content_digest
+    collect(store, store.list())
+    assert empty_trash(store, grace=60.0).folders == 0
+    emptied = empty_trash(store, grace=60.0, now=time.time() + 100)
+    assert (emptied.folders, emptied.nbytes > info.nbytes) == (1, True)
+    np.testing.assert_array_equal(entry.features, values)
+    with pytest.raises(KeyMissingError, match="not in the trash"):
+        restore(store, info.key)
+
+
+def test_what_was_used_meanwhile_stays(store: Store, make: Make) -> None:
+    entry = make()
+    (info,) = store.list()
+    os.utime(entry.path, (time.time() + 5, entry.path.stat().st_mtime))
+    lines: list[str] = []
+    store.notify = lines.append
+    assert collect(store, [info]) == []
+    assert "was used meanwhile" in lines[0]
+    assert entry.key in store
+
+
+def test_abandoned_rows_are_dropped_unless_somebody_works_on_them(store: Store) -> None:
+    with store.writer(key_of(), metadata(20)) as writer:
+        writer.append(**batch(0, 7, 5, 3, False, np.float32))
+        later = time.time() + 1000
+        assert drop_abandoned(store, older_than=500.0, now=later).folders == 0
+        assert isinstance(writer, Writer)
+    assert drop_abandoned(store, older_than=2000.0, now=later).folders == 0
+    assert drop_abandoned(store, older_than=500.0, now=later).folders == 1
+    assert not store.staging_folder(key_of()).exists()
+
+
+def test_one_entry_or_a_question(store: Store, make: Make) -> None:
+    make(split="train")
+    make(split="test")
+    assert store.find_one(split="test").coordinates["split"] == "test"
+    with pytest.raises(
+        AmbiguousKeyError, match=r"2 entries with backbone=resnet50: name one of .*split=test"
+    ):
+        store.find_one(backbone="resnet50")
+    with pytest.raises(KeyMissingError, match="no entry with split=none"):
+        store.find_one(split="none")
+
+
+def copies(store: Store, raw: bytes, count: int) -> None:
+    """Fill a store with entries that differ in their coordinates and key only."""
+    from tests.cache import forge
+
+    for k in range(count):
+
+        def change(index: dict[str, object], k: int = k) -> None:
+            index["ingredients"] = {"number": k}
+            index["coordinates"] = {"backbone": f"net{k}", "split": "test"}
+
+        lie = forge.changed(raw, change)
+        forge.place(lie, store.path_of(CacheKey.from_ingredients({"number": k})))
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_long_list_is_fast(store: Store, raw: bytes, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies(store, raw, count)
+    now = time.time_ns()
+    monkeypatch.setattr("cache.catalogue.time.time_ns", lambda: now + 10**10)
+    first = store.list()
+    start = time.monotonic()
+    second = store.list()
+    seconds = time.monotonic() - start
+    assert len(second) == count
+    assert [info.key for info in first] == [info.key for info in second]
+    assert [info.coordinates for info in first] == [info.coordinates for info in second]
+    assert seconds < 2.0
+
+
+def test_a_changed_entry_is_not_remembered_as_it_was(
+    store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = make()
+    now = time.time_ns()
+    monkeypatch.setattr("cache.catalogue.time.time_ns", lambda: now + 10**10)
+    store.list()
+    entry.path.chmod(0o644)
+    with entry.path.open("r+b") as file:
+        file.write(b"\0")
+    assert store.list() == []
