@@ -97,7 +97,7 @@ def _extract(split: Split) -> Rows:
     from stages.extract import extract_features
 
     backbone = _backbone()
-    sides = {
+    sides: dict[str, Callable[[], Any]] = {
         "plain timm loop": lambda: _plain_features(backbone, split),
         "penultimate": lambda: np.concatenate([b.features for b in extract_features(backbone, split)]),
     }
@@ -163,7 +163,7 @@ def _probe(split: Split) -> Rows:
     features = np.concatenate([b.features for b in extract_features(_backbone(), split)])
     labels = _labels_of(split)
     lambdas = 10.0 ** np.linspace(-6, 5, 45)
-    sides = {
+    sides: dict[str, Callable[[], Any]] = {
         "scikit-learn, default tolerance": lambda: _plain_path(features, labels, lambdas, 1e-4),
         "scikit-learn, tolerance 1e-6": lambda: _plain_path(features, labels, lambdas, 1e-6),
         "penultimate, certified to 1e-3": lambda: fit_path(features, labels, lambdas).objective,
@@ -230,7 +230,7 @@ def _train(split: Split) -> Rows:
     dataset = Dataset("bench", ("a", "b"), multi_label=False, metric="top_1",
                       splits={"train": split, "test": split.take(one, "test")})  # fmt: skip
     recipe = TrainRecipe(steps=steps, batch_size=batch)
-    sides = {
+    sides: dict[str, Callable[[], Any]] = {
         "plain torchvision loop": lambda: _plain_training(backbone, split, steps, batch),
         "penultimate": lambda: fine_tune(
             backbone, dataset, recipe, learning_rate=0.01, weight_decay=0.0, score_on="test"

