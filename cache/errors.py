@@ -70,29 +70,33 @@ class InputChangedError(InvalidInputError):
     """A file changed while it was being read: the work based on it is void."""
 
 
-class CacheReadError(CacheError, OSError):
+class _SystemError(CacheError, OSError):
+    """Says what the operating system said, with the path first."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}" if self.filename else str(self.strerror)
+
+
+class CacheReadError(_SystemError):
     """A file is there and the system does not let it be read: it is neither sound nor damaged.
 
     Made like OSError: (errno, what happened, path).
     """
 
-    def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}" if self.filename else str(self.strerror)
 
-
-class CacheWriteError(CacheError, OSError):
+class CacheWriteError(_SystemError):
     """The disk, a permission or a device stood in the way; nothing was published.
 
     Made like OSError: (errno, what happened, path).
     """
-
-    def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}" if self.filename else str(self.strerror)
 
 
 class LockTimeoutError(CacheError, TimeoutError):
     """Somebody else holds the key for longer than one may wait."""
 
 
-class RemoteError(CacheError, OSError):
-    """A remote place cannot be reached, read or written."""
+class RemoteError(_SystemError):
+    """A remote place cannot be reached, read or written.
+
+    Made like OSError: (errno, what happened, URL).
+    """

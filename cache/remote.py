@@ -12,31 +12,28 @@ create a file only where it is absent, either manifest is complete and names byt
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
 import fsspec
 from fsspec.callbacks import Callback
 
+from cache.attempts import Attempts, failure, shown
 from cache.errors import InvalidInputError, KeyMissingError, RemoteError
 from cache.hashing import BytesDone
 from cache.locks import Notify, silent
 
-ATTEMPTS = 4
-FIRST_PAUSE_SECONDS = 0.5
 CHUNK_BYTES = 1 << 23
 _MANIFEST_BYTES = 1 << 20
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "az", "hf", "memory"}
 """There an object appears whole or not at all; elsewhere we write beside and rename."""
-_FINAL = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_SEEKING = {"ssh", "sftp"}
+"""There a range is read by seeking: the library gives whole files to those who ask for a range."""
+_MOUNTED = {"file", "local"}
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
-_REFUSALS = ("credential", "permission", "denied", "forbidden", "signature", "401", "403")
-_T = TypeVar("_T")
 
 
 class Remote:
@@ -60,6 +57,7 @@ class Remote:
     def __init__(self, url: str, options: dict[str, Any] | None = None, notify: Notify = silent) -> None:
         self.url = shown(url)
         self.notify = notify
+        self._attempts = Attempts(self.url, notify)
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, **(options or {}))
         except (ValueError, ImportError) as error:
@@ -67,7 +65,7 @@ class Remote:
                 f"{self.url}: {error}: correct the URL or install penultimate[remote]"
             ) from error
         except Exception as error:
-            raise RemoteError(None, self._line("connecting", error), self.url) from error
+            raise RemoteError(None, failure("connecting", error), self.url) from error
         protocol = self._fs.protocol
         self._protocols = {protocol} if isinstance(protocol, str) else set(protocol)
 
@@ -82,7 +80,7 @@ class Remote:
                 return None
             return int(info["size"] or 0) if info["type"] == "file" else None
 
-        return self._try(f"looking for {name}", ask)
+        return self._attempts.run(f"looking for {name}", ask)
 
     def read_small(self, name: str) -> bytes:
         """Return a small file.
@@ -93,7 +91,7 @@ class Remote:
             It is not there.
         """
         try:
-            return self._try(f"reading {name}", lambda: bytes(self._fs.cat_file(self._path(name))))[
+            return self._attempts.run(f"reading {name}", lambda: bytes(self._fs.cat_file(self._path(name))))[
                 : _MANIFEST_BYTES + 1
             ]
         except FileNotFoundError:
@@ -111,7 +109,7 @@ class Remote:
             names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in listed)
             return sorted(n[:-5] for n in names if n.endswith(".json") and _KEY.match(n[:-5]))
 
-        return self._try("listing", ask)
+        return self._attempts.run("listing", ask)
 
     def create(self, name: str, data: bytes, *, replace: bool = False) -> bool:
         """Write a small file where there is none; False where there is one.
@@ -122,7 +120,7 @@ class Remote:
         if self.exists(name) is not None:
             if not replace:
                 return False
-            self._try(f"removing {name}", lambda: self._fs.rm_file(path))
+            self._attempts.run(f"removing {name}", lambda: self._fs.rm_file(path))
 
         def write() -> bool:
             self._make_folder(path)
@@ -132,7 +130,7 @@ class Remote:
             self._fs.pipe_file(temporary, data)
             return self._rename(temporary, path)
 
-        return self._try(f"writing {name}", write)
+        return self._attempts.run(f"writing {name}", write)
 
     def upload(self, source: Path, name: str, progress: BytesDone | None = None) -> bool:
         """Write a file under a name that says what its bytes are; False where it is there already."""
@@ -145,14 +143,14 @@ class Remote:
             self._make_folder(path)
             target = path if self._protocols & _OBJECT_STORES else f"{path}.{secrets.token_hex(4)}.part"
             try:
-                self._fs.put_file(str(source), target, callback=_Bytes(size, progress))
+                self._send(source, target, progress)
             except BaseException:
                 with contextlib.suppress(Exception):
                     self._fs.rm_file(target)
                 raise
             return target == path or self._rename(target, path)
 
-        return self._try(f"uploading {name}", send)
+        return self._attempts.run(f"uploading {name}", send)
 
     def download(self, name: str, target: Path, nbytes: int, progress: BytesDone | None = None) -> None:
         """Fetch a file of a known size, going on behind what a former attempt left in ``target``.
@@ -169,34 +167,61 @@ class Remote:
                 file.truncate(0)
             while (done := file.tell()) < nbytes:
                 stop = min(nbytes, done + CHUNK_BYTES)
-                piece = self._piece(name, done, stop)
+                piece = self._piece(name, done, stop, nbytes)
                 file.write(piece)
                 file.flush()
                 if progress is not None:
                     progress(file.tell(), nbytes)
 
-    def _piece(self, name: str, start: int, stop: int) -> bytes:
-        """Fetch a range; it has to be as long as asked."""
+    def _piece(self, name: str, start: int, stop: int, nbytes: int) -> bytes:
+        """Fetch a range, or all that is missing from a server that only gives whole files."""
 
         def fetch() -> bytes:
-            data = bytes(self._fs.cat_file(self._path(name), start=start, end=stop))
+            data = self._range(self._path(name), start, stop)
+            if len(data) == nbytes:
+                return data[start:]
             if len(data) != stop - start:
                 raise OSError(f"{len(data)} bytes came where {stop - start} were asked for")
             return data
 
         try:
-            return self._try(f"downloading {name}", fetch)
+            return self._attempts.run(f"downloading {name}", fetch)
         except FileNotFoundError:
             raise KeyMissingError(f"{self.url}: {name} vanished: push it again") from None
+
+    def _range(self, path: str, start: int, stop: int) -> bytes:
+        """Read a range the way the file system can."""
+        if self._protocols & _SEEKING:
+            with self._fs.open(path, "rb") as file:
+                file.seek(start)
+                return bytes(file.read(stop - start))
+        return bytes(self._fs.cat_file(path, start=start, end=stop))
+
+    def _send(self, source: Path, target: str, progress: BytesDone | None) -> None:
+        """Copy a file to the remote; on a mounted file system down to the disk."""
+        size = source.stat().st_size
+        if not self._protocols & _MOUNTED:
+            self._fs.put_file(str(source), target, callback=_Bytes(size, progress))
+            return
+        with source.open("rb") as reader, Path(target).open("xb") as writer:
+            while piece := reader.read(CHUNK_BYTES):
+                writer.write(piece)
+                if progress is not None:
+                    progress(writer.tell(), size)
+            writer.flush()
+            os.fsync(writer.fileno())
 
     def _create_object(self, path: str, data: bytes) -> bool:
         """Create an object; where the store can, only if it is absent."""
         try:
             self._fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
         except (TypeError, NotImplementedError):
             self._fs.pipe_file(path, data)
+        except Exception:  # every store has an error of its own for "it is there already"
+            self._fs.invalidate_cache()
+            if self._fs.exists(path):
+                return False
+            raise
         return True
 
     def _rename(self, temporary: str, path: str) -> bool:
@@ -219,30 +244,6 @@ class Remote:
         """Return the file system's own path of a name."""
         return f"{self._root.rstrip('/')}/{name}"
 
-    def _try(self, doing: str, action: Callable[[], _T]) -> _T:
-        """Do something, again where trying again may help, and say what went wrong in one line."""
-        pause = FIRST_PAUSE_SECONDS
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return action()
-            except FileNotFoundError:
-                raise
-            except _FINAL as error:
-                raise RemoteError(error.errno, self._line(doing, error), self.url) from error
-            except Exception as error:  # every file system has errors of its own
-                if attempt == ATTEMPTS or _is_refusal(error):
-                    raise RemoteError(None, self._line(doing, error), self.url) from error
-                self.notify(f"{self.url}: {self._line(doing, error)}; trying again in {pause:g} s")
-            time.sleep(pause)
-            pause *= 2
-        raise AssertionError("unreachable")
-
-    def _line(self, doing: str, error: BaseException) -> str:
-        """Describe a failure on one line, without anything secret."""
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
-        what = f"{doing} failed: {type(error).__name__}: {detail}"
-        return f"{what}: check the URL, the network and your credentials"
-
 
 class _Bytes(Callback):  # type: ignore[misc]
     """Hands fsspec's progress on."""
@@ -255,18 +256,3 @@ class _Bytes(Callback):  # type: ignore[misc]
         """Tell how far the transfer is."""
         if self._progress is not None:
             self._progress(min(self.value, self.size), self.size)
-
-
-def shown(url: str) -> str:
-    """Return a URL without the password that it may carry."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = f"{parts.username}:***@" if parts.username else ""
-    return urlunsplit(parts._replace(netloc=user + parts.netloc.rpartition("@")[2]))
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether trying again cannot help: credentials, permissions."""
-    words = f"{type(error).__name__} {error}".lower()
-    return any(word in words for word in _REFUSALS)

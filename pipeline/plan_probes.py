@@ -13,7 +13,7 @@ from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved
 from pipeline.states import score_columns, state_of
 from stages.extract.recipe import coordinates
-from stages.records import SPLITS, Backbone, SplitName
+from stages.records import SPLITS, Backbone, Metric, SplitName
 
 PROBE_RECIPE = 1
 """Grows when the same features and settings would give another probe."""
@@ -37,7 +37,8 @@ def plan_probes(
                 where = "run extract first" if images else f"{resolved.absent[table.name]}; pull its features"
                 yield Planned(name, "probe", "waiting", f"features not cached: {where}", columns=columns)
                 continue
-            job = _probe_job(study, name, backbone, table.name, images, entries, columns)
+            metric = images.dataset.metric if images else table.metric or _default_metric(store, entries)
+            job = _probe_job(study, name, backbone, table.name, metric, entries, columns)
             state, why = state_of(job, history)
             yield Planned(name, "probe", state, why, job, columns)
 
@@ -47,18 +48,16 @@ def _probe_job(
     name: str,
     backbone: Backbone,
     dataset: str,
-    images: Images | None,
+    metric: Metric,
     entries: Mapping[SplitName, str],
     columns: Mapping[str, Any],
 ) -> ProbeJob:
     """Put a probe together; its spec is all that decides its result."""
     table = study.probe
-    asked = next(entry.metric for entry in study.dataset if entry.name == dataset)
     settings = {
         "lambdas": table.lambdas.values(),
         **{k: getattr(table, k) for k in ("selection", "folds", "validation_fraction", "seed", "tolerance")},
     }
-    metric = images.dataset.metric if images else asked
     spec = {
         "recipe": PROBE_RECIPE,
         "metric": metric,
@@ -75,6 +74,11 @@ def _probe_job(
         spec=spec,
         columns=columns,
     )
+
+
+def _default_metric(store: Store, entries: Mapping[SplitName, str]) -> Metric:
+    """Return the metric that labels of this kind have where the study names none."""
+    return "map_11_point" if store.info(entries["test"]).multi_label else "top_1"
 
 
 def _cached(

@@ -54,27 +54,29 @@ def _digits() -> Iterator[Picture]:
 
 
 def _textures() -> Iterator[Picture]:
-    """32 x 32 patches of three photographs, train from the upper part, test from the lower."""
+    """8 x 8 patches of three photographs on a grid; the upper rows train, the lower rows test."""
     from skimage import data
 
-    side, rows, columns = 32, 9, 9
+    side, step = 8, 64
     for label in ("brick", "grass", "gravel"):
         photograph = np.asarray(getattr(data, label)(), dtype=np.uint8)
-        for r in range(rows):
-            for c in range(columns):
-                patch = photograph[r * side : (r + 1) * side, c * side : (c + 1) * side]
-                yield f"{label}_{r:02d}_{c:02d}", patch, label, "train" if r < 6 else "test"
+        for r in range(8):
+            for c in range(8):
+                top, left = r * step, c * step
+                patch = photograph[top : top + side, left : left + side]
+                yield f"{label}_{r}_{c}", patch, label, "train" if r < 5 else "test"
 
 
 def _faces() -> Iterator[Picture]:
-    """100 faces and 100 other crops of the LFW photographs: the first 70 of each train, the others test."""
+    """70 faces and 70 other crops of the LFW photographs: the first 20 of each train, the next 50 test."""
     from skimage import data
 
     images = data.lfw_subset()  # type: ignore[no-untyped-call]
     for i, image in enumerate(images):
         label, rank = ("face", i) if i < 100 else ("other", i - 100)
         pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-        yield f"{label}_{rank:03d}", pixels, label, "train" if rank < 70 else "test"
+        if rank < 70:
+            yield f"{label}_{rank:03d}", pixels, label, "train" if rank < 20 else "test"
 
 
 PACKAGED: dict[str, PackagedSet] = {
@@ -82,13 +84,13 @@ PACKAGED: dict[str, PackagedSet] = {
         "handwritten digits, 8x8 grey, 10 classes; 40 train and 20 test a class", "scikit-learn", 1, _digits
     ),
     "textures": PackagedSet(
-        "brick, grass and gravel, 32x32 grey patches of disjoint regions; 54 train and 27 test a class",
+        "brick, grass and gravel, 8x8 grey patches of disjoint regions; 40 train and 24 test a class",
         "scikit-image",
         1,
         _textures,
     ),
     "faces": PackagedSet(
-        "faces against other crops of photographs, 25x25 grey; 70 train and 30 test a class",
+        "faces against other crops of photographs, 25x25 grey; 20 train and 50 test a class",
         "scikit-image",
         1,
         _faces,

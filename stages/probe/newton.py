@@ -241,7 +241,9 @@ class Solver:
             back = (taken_new - taken)[:, None]
             point.weights += back * weights
             point.logits += back * logits
-            point.intercepts = np.where(worse[:, None], old + taken_new[:, None] * intercepts, point.intercepts)
+            point.intercepts = np.where(
+                worse[:, None], old + taken_new[:, None] * intercepts, point.intercepts
+            )
             taken = taken_new
         return after, halved
 

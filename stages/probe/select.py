@@ -1,45 +1,50 @@
-"""Choose lambda on validation rows, refit on everything, score the test set once."""
+"""Choose lambda on rows that were not fitted, refit, score the test set once."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import InputError, ProbeError
-from stages.metrics import (
-    average_precisions,
-    calibration_error,
-    class_counts,
-    evaluate,
-    log_loss,
-    mean_per_class_from_counts,
-    top_1_from_counts,
-)
+from stages.errors import ProbeError
+from stages.metrics import calibration_error, evaluate, log_loss
+from stages.probe.basis import Basis, make_basis
+from stages.probe.certificate import estimate
 from stages.probe.folds import make_folds
-from stages.probe.path import default_lambdas, fit_path
+from stages.probe.losses import make_loss
+from stages.probe.newton import Point, Solution, Solver
+from stages.probe.path import check_tolerance, default_lambdas, left_out, missed, unfold
 from stages.probe.predict import logits_of, probabilities_of
-from stages.probe.targets import check_features, check_labels, check_lambdas, make_targets
-from stages.records import METRICS, FeatureTable, Metric, ProbeResult, Progress, SelectionRow
+from stages.probe.scaling import SCALINGS, Scaling, scaled
+from stages.probe.scan import Scan, Trial, scan
+from stages.probe.tables import check_tables, stack_tables
+from stages.probe.targets import Targets, check_fittable, check_lambdas, make_targets
+from stages.probe.threads import limited_threads
+from stages.probe.walk import walk
+from stages.records import FeatureTable, Metric, ProbeResult, Progress, SelectionRow
 from stages.splitting import hold_out
 
 Array = NDArray[Any]
 Selection = Literal["cross_validation", "validation"]
+Refit = Literal["train_and_validation", "train"]
+
 TIE = 1e-12
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """A selection: the table and how it came about."""
+class _Plan:
+    """Which rows are fitted and scored."""
 
-    rows: tuple[SelectionRow, ...]
-    method: str
     fold: NDArray[np.int16]
-    notes: tuple[str, ...]
+    trials: list[Trial]
+    method: str
+    notes: tuple[str, ...] = ()
 
 
 def fit_probe(
@@ -54,56 +59,105 @@ def fit_probe(
     seed: int = 0,
     tolerance: float = 1e-3,
     validation_fraction: float = 0.2,
-    refit: Literal["train_and_validation", "train"] = "train_and_validation",
+    refit: Refit = "train_and_validation",
+    scaling: Scaling = "none",
     memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ProbeResult:
-    """Select lambda, refit, and score the test split once."""
+    """Select lambda by the data set's own metric, refit, and score the test split once.
+
+    Parameters
+    ----------
+    train, validation, test
+        Splits of one data set through one backbone; ``validation`` where the data set has one of its own.
+    metric
+        "top_1", "mean_per_class" or "map_11_point" (the only one for multi-label data).
+    lambdas
+        Candidates; None: the paper's 45.
+    selection
+        "cross_validation": stratified folds over train + validation. "validation", the paper's: fitted on
+        train, scored on validation, or on ``validation_fraction`` of train held out where there is none.
+    folds, seed
+        Of the cross-validation or the held-out rows; groups and identical images are never torn.
+    tolerance
+        Of every fit, see `fit_path`.
+    refit
+        What the final probe is fitted to: "train_and_validation", or "train" as in the paper's experiment
+        with few examples (protocol, "Other experiments", L).
+    scaling
+        "none", or "standardise": columns to variance 1 over the fitted rows of each fit.
+    memory, threads
+        As in `fit_path`.
+    progress
+        Called with (done, total, note).
+
+    Returns
+    -------
+    ProbeResult
+        The lambda is carried to the refit unscaled; ties go to the stronger lambda.
+
+    Raises
+    ------
+    ProbeError
+        Tables that do not fit each other or the metric, NaN, one class only, a grid or an option that
+        makes no sense, or too few rows for the selection asked for.
+    InputError
+        An unknown metric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from stages.records import FeatureTable
+    >>> rng = np.random.default_rng(0)
+    >>> def table(n):
+    ...     labels = np.arange(n) % 2
+    ...     features = (rng.normal(size=(n, 3)) + 3 * labels[:, None]).astype(np.float32)
+    ...     return FeatureTable(features, labels, tuple(f"{n}-{i}" for i in range(n)), ("cat", "dog"))
+    >>> result = fit_probe(table(40), None, table(20), metric="top_1", lambdas=[100.0, 1.0])
+    >>> result.value > 0.9, len(result.selection)
+    (True, 2)
+    """
     start = time.perf_counter()
-    tables = [train, test] if validation is None else [train, validation, test]
-    _check(tables, metric)
+    check_tables([train, test] if validation is None else [train, validation, test], metric)
     grid = check_lambdas(default_lambdas() if lambdas is None else lambdas)
-    options = {"tolerance": tolerance, "memory": memory, "threads": threads}
-    everything = train if validation is None else _stack(train, validation)
-    if selection == "cross_validation":
-        choice = _cross_validate(everything, grid, metric, folds, seed, options, progress)
-    elif selection == "validation":
-        choice = _validate(train, validation, grid, metric, seed, validation_fraction, options, progress)
-    else:
-        raise ProbeError(f"selection = {selection!r}: use cross_validation or validation")
-    best = select_lambda(choice.rows)
-    fitted = train if refit == "train" else everything
-    path = fit_path(
-        fitted.features, fitted.labels, [best.l2_lambda], n_classes=len(train.class_names), **options
-    )
-    z = logits_of(test.features, path.coefficients[0], path.intercepts[0], train.multi_label)
+    check_tolerance(tolerance)
+    if scaling not in SCALINGS or refit not in ("train_and_validation", "train"):
+        raise ProbeError(f"scaling = {scaling!r}, refit = {refit!r}: one of them is unknown")
+    table = train if validation is None else stack_tables(train, validation)
+    plan = _plan(table, len(train.ids), selection, folds, seed, validation_fraction)
+    used = np.ones(len(table.ids), bool) if refit == "train_and_validation" else _first(table, train)
+    fits = _Fits(table, metric, tolerance, scaling, memory)
+    with limited_threads(threads):
+        found, basis = fits.scan(plan.trials, np.sort(grid)[::-1], progress)
+        rows = _selection_rows(grid, found)
+        best = select_lambda(rows)
+        fitted = fits.refit(used, best.l2_lambda, found, basis)
+    z = logits_of(test.features, fitted.coefficients, fitted.intercepts, train.multi_label)
     p = probabilities_of(z, train.multi_label)
     z32, p32 = z.astype(np.float32), p.astype(np.float32)
     return ProbeResult(
         metric=metric,
-        value=evaluate(metric, test.labels, z32 if train.multi_label else p32),
+        value=evaluate(metric, test.labels, z32),
         l2_lambda=best.l2_lambda,
-        selection=choice.rows,
-        selection_method=choice.method,
-        coefficients=path.coefficients[0],
-        intercepts=path.intercepts[0],
+        selection=rows,
+        selection_method=plan.method,
+        coefficients=fitted.coefficients,
+        intercepts=fitted.intercepts,
         test_scores=p32,
-        n_train=len(fitted.labels),
-        n_test=len(test.labels),
+        n_train=int(used.sum()),
+        n_test=len(test.ids),
         seconds=time.perf_counter() - start,
-        warnings=choice.notes + _edge(best, grid) + path.events,
+        warnings=plan.notes + _missed(rows, tolerance) + _edge(best, grid) + fitted.events,
         extras={
             "log_loss": log_loss(test.labels, p),
             "calibration_error": calibration_error(test.labels, p),
-            "objective": float(path.objective[0]),
-            "bound": float(path.bound[0]),
-            "estimate": float(path.estimate[0]),
+            **fitted.figures,
         },
         class_names=train.class_names,
         multi_label=train.multi_label,
         test_logits=z32,
-        folds=choice.fold,
+        folds=plan.fold,
         seed=seed,
     )
 
@@ -114,135 +168,146 @@ def select_lambda(rows: Sequence[SelectionRow]) -> SelectionRow:
     return max((row for row in rows if row.value >= best - TIE), key=lambda row: row.l2_lambda)
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """The final probe."""
+
+    coefficients: Array
+    intercepts: Array
+    figures: dict[str, float]
+    events: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Fits of subsets of one table."""
+
+    table: FeatureTable
+    metric: Metric
+    tolerance: float
+    scaling: Scaling
+    memory: int | None
+
+    def scan(self, trials: list[Trial], grid: Array, progress: Progress | None) -> tuple[Scan, Basis | None]:
+        """Score a descending grid; return the basis that all trials shared, if they did."""
+        basis = make_basis(self.table.features, self.memory) if self.scaling == "none" else None
+        parts = ((basis or self._scaled_basis(t.fitted), [t]) for t in trials)
+        shared = [(basis, trials)] if basis is not None else parts
+        found = scan(
+            shared,
+            len(trials),
+            self._targets(),
+            self.table.labels,
+            grid,
+            self.metric,
+            self.tolerance,
+            progress,
+        )
+        return found, basis
+
+    def refit(self, used: Array, l2_lambda: float, found: Scan, basis: Basis | None) -> _Fitted:
+        """Fit the final probe, from the mean solution of the trials where there is one."""
+        start = found.warm.get(l2_lambda) if basis is not None else None
+        basis = basis or self._scaled_basis(used)
+        targets = self._targets()
+        loss = make_loss(targets, used[:, None])
+        solver = Solver(basis, loss, loss.null()[0])
+        if start is not None:
+            start = _warmed(start, basis)
+        ((_, solution),) = walk(solver, [l2_lambda], self.tolerance, start)
+        W, b = unfold(basis, targets, solution.point.weights, solution.point.intercepts)
+        if self.scaling != "none":
+            W = W * scaled(self.table.features, used)[1]
+        figures = {
+            "objective": float(solution.objective.sum()),
+            "bound": float(solution.bound.sum()),
+            "estimate": estimate(solver, solution.evaluation, l2_lambda)[0],
+        }
+        return _Fitted(W, b, figures, left_out(targets) + _refit_missed(solution, l2_lambda, self.tolerance))
+
+    def _targets(self) -> Targets:
+        """Return the targets of all rows."""
+        targets = make_targets(self.table.labels, len(self.table.class_names))
+        check_fittable(targets)
+        return targets
+
+    def _scaled_basis(self, fitted: Array) -> Basis:
+        """Return the basis of features scaled by the rows that are fitted."""
+        return make_basis(scaled(self.table.features, fitted)[0], self.memory)
+
+
+def _warmed(start: Point, basis: Basis) -> Point:
+    """Return the start with its logits."""
+    weights = start.weights.astype(np.float64)
+    m, P, K = weights.shape
+    logits = basis.forward(weights.reshape(m, -1)).reshape(-1, P, K)
+    return Point(weights, start.intercepts.copy(), logits)
+
+
+def _refit_missed(solution: Solution, l2_lambda: float, tolerance: float) -> tuple[str, ...]:
+    """Return a line, and log it, where the refit missed its tolerance."""
+    if solution.converged.all():
+        return ()
+    line = missed(l2_lambda, tolerance, float(solution.bound.sum()), float(solution.objective.sum()))
+    log.warning("refit: %s", line)
+    return (f"refit: {line}",)
+
+
+def _missed(rows: Sequence[SelectionRow], tolerance: float) -> tuple[str, ...]:
+    """Return a line, and log it, where a fit of the selection missed its tolerance."""
+    late = [row.l2_lambda for row in rows if not row.converged]
+    if not late:
+        return ()
+    line = (
+        f"selection: {len(late)} of {len(rows)} lambdas missed tolerance {tolerance:g}, first {late[0]:.3g}"
+    )
+    log.warning(line)
+    return (line,)
+
+
 def _edge(best: SelectionRow, grid: Array) -> tuple[str, ...]:
-    """Return a warning where the optimum lies at the edge of the grid."""
+    """Return a line where the optimum lies at the edge of the grid."""
     if len(grid) > 1 and best.l2_lambda in (grid.min(), grid.max()):
         side = "weakest" if best.l2_lambda == grid.min() else "strongest"
         return (f"the best lambda {best.l2_lambda:.3g} is the {side} of the grid: widen the grid",)
     return ()
 
 
-def _cross_validate(
-    table: FeatureTable,
-    grid: Array,
-    metric: Metric,
-    count: int,
-    seed: int,
-    options: dict[str, Any],
-    progress: Progress | None,
-) -> _Choice:
-    folds = make_folds(table, count, seed)
-    K, L = len(table.class_names), len(grid)
-    hits, totals = np.zeros((L, K), np.int64), np.zeros(K, np.int64)
-    aps: list[list[Array]] = [[] for _ in range(L)]
-    converged, notes = np.ones(L, bool), list(folds.notes)
-    for f in range(folds.count):
-        fitted, held = np.flatnonzero(folds.fold != f), np.flatnonzero(folds.fold == f)
-        path = fit_path(table.features[fitted], table.labels[fitted], grid, n_classes=K, **options)
-        converged &= path.converged
-        for i in range(L):
-            z = logits_of(table.features[held], path.coefficients[i], path.intercepts[i], table.multi_label)
-            if metric == "map_11_point":
-                aps[i].append(average_precisions(table.labels[held], z))
-            else:
-                hits[i] += class_counts(table.labels[held], z)[0]
-        if progress:
-            progress(f + 1, folds.count + 1, f"fold {f + 1} of {folds.count}")
-    if metric == "map_11_point":
-        values = [float(np.nanmean(np.array(a))) for a in aps]
-    else:
-        totals = np.bincount(table.labels, minlength=K)
-        value = top_1_from_counts if metric == "top_1" else mean_per_class_from_counts
-        values = [value(h, totals) for h in hits]
-    over = f"{folds.count}-fold cross-validation over train + validation, seed {seed}"
-    return _Choice(_rows(grid, values, converged), over, folds.fold, tuple(notes))
+def _selection_rows(grid: Array, found: Scan) -> tuple[SelectionRow, ...]:
+    """Return the table in the order the grid was given."""
+    place = np.argsort(np.argsort(-grid))
+    return tuple(
+        SelectionRow(float(grid[i]), float(found.values[j]), bool(found.converged[j]))
+        for i, j in enumerate(place)
+    )
 
 
-def _validate(
-    train: FeatureTable,
-    validation: FeatureTable | None,
-    grid: Array,
-    metric: Metric,
-    seed: int,
-    fraction: float,
-    options: dict[str, Any],
-    progress: Progress | None,
-) -> _Choice:
-    if validation is None:
+def _first(table: FeatureTable, train: FeatureTable) -> Array:
+    """Return a mask of the rows of train."""
+    return np.arange(len(table.ids)) < len(train.ids)
+
+
+def _plan(table: FeatureTable, n_train: int, selection: str, folds: int, seed: int, fraction: float) -> _Plan:
+    """Return the trials of a selection."""
+    n = len(table.ids)
+    if selection == "cross_validation":
+        made = make_folds(table, folds, seed)
+        trials = [Trial(made.fold != f, np.flatnonzero(made.fold == f)) for f in range(made.count)]
+        method = f"{made.count}-fold cross-validation over train + validation, seed {seed}"
+        return _Plan(made.fold, trials, method, made.notes)
+    if selection != "validation":
+        raise ProbeError(f"selection = {selection!r}: use cross_validation or validation")
+    held = np.arange(n_train, n)
+    method = f"validation split of {n - n_train} rows"
+    if n_train == n:
         if not 0 < fraction < 1:
             raise ProbeError(f"validation_fraction = {fraction}: give a share between 0 and 1")
-        stay, held = hold_out(
-            train.labels, fraction, seed=seed, groups=train.groups, image_sha256=train.image_sha256
+        _, held = hold_out(
+            table.labels, fraction, seed=seed, groups=table.groups, image_sha256=table.image_sha256
         )
-        if not len(stay) or not len(held):
-            raise ProbeError(f"no validation split, and {fraction:g} of {len(train.labels)} rows leave none")
-        fitted, validated = _take(train, stay), _take(train, held)
-        fold = np.full(len(train.labels), -1, np.int16)
-        fold[held] = 0
-        method = f"validation on {len(held)} rows held out from train, seed {seed}"
-    else:
-        fitted, validated = train, validation
-        fold = np.repeat(np.array([-1, 0], np.int16), [len(train.labels), len(validation.labels)])
-        method = f"validation split of {len(validation.labels)} rows"
-    path = fit_path(fitted.features, fitted.labels, grid, n_classes=len(train.class_names), **options)
-    values = []
-    for i in range(len(grid)):
-        z = logits_of(validated.features, path.coefficients[i], path.intercepts[i], train.multi_label)
-        values.append(evaluate(metric, validated.labels, z))
-    if progress:
-        progress(1, 2, method)
-    return _Choice(_rows(grid, values, path.converged), method, fold, ())
-
-
-def _rows(grid: Array, values: Sequence[float], converged: Array) -> tuple[SelectionRow, ...]:
-    return tuple(
-        SelectionRow(float(g), float(v), bool(c)) for g, v, c in zip(grid, values, converged, strict=True)
-    )
-
-
-def _take(table: FeatureTable, rows: Array) -> FeatureTable:
-    return replace(
-        table,
-        features=table.features[rows],
-        labels=table.labels[rows],
-        ids=tuple(table.ids[i] for i in rows),
-        groups=None if table.groups is None else tuple(table.groups[i] for i in rows),
-        image_sha256=None if table.image_sha256 is None else tuple(table.image_sha256[i] for i in rows),
-    )
-
-
-def _stack(a: FeatureTable, b: FeatureTable) -> FeatureTable:
-    """Return the rows of both; groups or hashes known to one side only are kept, the other's rows join none."""
-
-    def both(x: tuple[str, ...] | None, y: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if x is None and y is None:
-            return None
-        return (x or ("",) * len(a.labels)) + (y or ("",) * len(b.labels))
-
-    return replace(
-        a,
-        features=np.concatenate([a.features, b.features]),
-        labels=np.concatenate([a.labels, b.labels]),
-        ids=a.ids + b.ids,
-        groups=both(a.groups, b.groups),
-        image_sha256=both(a.image_sha256, b.image_sha256),
-        digest="",
-    )
-
-
-def _check(tables: Sequence[FeatureTable], metric: Metric) -> None:
-    first = tables[0]
-    if metric not in METRICS:
-        raise InputError(f"metric {metric!r} is unknown: use one of {', '.join(METRICS)}")
-    if first.multi_label and metric != "map_11_point":
-        raise ProbeError(f"metric {metric!r} needs one label an image: use map_11_point for multi-label data")
-    for table in tables:
-        if table.class_names != first.class_names:
-            raise ProbeError("the splits have different class names: they are not of one data set")
-        if table.features.ndim != 2 or table.features.shape[1] != first.features.shape[1]:
-            raise ProbeError("the splits have features of different width: extract them with one backbone")
-        if table.multi_label != first.multi_label:
-            raise ProbeError("one split is multi-label and another is not")
-        check_features(table.features)
-        check_labels(table.labels, len(table.features), len(first.class_names))
-    make_targets(first.labels, len(first.class_names))
+        method = f"validation on {len(held)} of {n} training rows held out, seed {seed}"
+        if not 0 < len(held) < n:
+            raise ProbeError(f"holding out {fraction:g} of {n} rows leaves one side empty: add rows")
+    fold = np.full(n, -1, dtype=np.int16)
+    fold[held] = 0
+    return _Plan(fold, [Trial(fold < 0, held)], method)

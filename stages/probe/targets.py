@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,9 @@ class Targets:
     limits: NDArray[np.float64]
     """(outputs,) intercept of those that are not fitted, -inf or +inf; 0 for the others."""
 
+    two_classes: bool = False
+    """Whether the single sigmoid tells two classes apart rather than a label from its absence."""
+
     def expand(self, coefficients: Array, intercepts: Array) -> tuple[Array, Array]:
         """Return (outputs, d) and (outputs,) with the outputs that were left out at their limits."""
         full = np.zeros((len(self.limits), coefficients.shape[1]), dtype=np.float64)
@@ -47,7 +50,7 @@ def make_targets(labels: Array, n_classes: int | None = None) -> Targets:
         return _sigmoid_targets(labels.astype(np.int8, copy=False))
     n_classes = int(labels.max()) + 1 if n_classes is None else n_classes
     if n_classes == 2:
-        return _sigmoid_targets((labels == 1).astype(np.int8)[:, None])
+        return replace(_sigmoid_targets((labels == 1).astype(np.int8)[:, None]), two_classes=True)
     counts = np.bincount(labels, minlength=n_classes)
     present = np.flatnonzero(counts)
     limits = np.where(counts > 0, 0.0, -np.inf)

@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.errors import MissingExtraError
 from stages.report.panels import dataset_panels, mean_panels
-from stages.report.rows import COLUMNS, comparison_rows, matrices, readable, score_rows
+from stages.report.rows import comparison_rows, filled, matrices, readable, score_rows
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES, legend_lines
 from stages.report.words import answers, problems, remarks, summary
@@ -105,6 +105,7 @@ def _contents(
     """What the template shows of the table and its statistics."""
     means = mean_panels(table, statistics)
     single = {regime: dataset_panels(table, statistics, regime) for regime in table.regimes}
+    columns, rows = filled(score_rows(table, details))
     every = [*means, *(panel for panels in single.values() for panel in panels)]
     return {
         "summary": summary(table),
@@ -121,8 +122,8 @@ def _contents(
         "tested": bool(statistics["pairs"]),
         "comparisons": comparison_rows(table, statistics),
         "regimes": [(regime, REGIME_NAMES[regime]) for regime in table.regimes],
-        "columns": COLUMNS,
-        "rows": score_rows(table, details),
+        "columns": columns,
+        "rows": rows,
         "problems": problems(table, details),
         "definitions": [*_rules(statistics), *statistics["definitions"].items()],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("regime", ""),
     ("metric", ""),
     ("score %", "num"),
+    ("status", ""),
     ("seed", "num"),
     ("train", "num"),
     ("test", "num"),
@@ -66,14 +67,13 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("weight decay", "num"),
     ("steps", "num"),
     ("ImageNet %", "num"),
-    ("status", ""),
     ("source", ""),
 )
 """Of the table of every score: heading and CSS class."""
 
 
 def matrices(table: TransferTable, statistics: Mapping[str, Any]) -> list[Matrix]:
-    """Return the score matrix of every regime, with ImageNet top-1 in front and the mean at the end."""
+    """Return the score matrix of every regime, with ImageNet top-1 and the mean in front."""
     return [_matrix(table, statistics, regime) for regime in table.regimes]
 
 
@@ -97,8 +97,8 @@ def _matrix(table: TransferTable, statistics: Mapping[str, Any], regime: Regime)
             for j, dataset in enumerate(table.datasets)
         ]
         top1 = _percent(table.imagenet_top1[name])
-        rows.append(Row(i, name, (top1, *middle, _mean_entry(means.get(name)))))
-    return Matrix(REGIME_NAMES[regime], ("ImageNet", *table.datasets, "mean"), tuple(rows))
+        rows.append(Row(i, name, (top1, _mean_entry(means.get(name)), *middle)))
+    return Matrix(REGIME_NAMES[regime], ("ImageNet", "mean", *table.datasets), tuple(rows))
 
 
 def _score_entry(cell: Mapping[Any, Any], shade: float, single: Mapping[str, Any]) -> Entry:
@@ -149,17 +149,23 @@ def score_rows(table: TransferTable, details: Iterable[Mapping[str, Any]]) -> li
                     _word(REGIME_NAMES[score.regime]),
                     _word(score.metric),
                     _percent(score.value, digits=2),
+                    _word(score.status),
                     *(_figure(v) for v in (score.seed, score.n_train, score.n_test)),
                     *(_figure(v) for v in (score.l2_lambda, score.learning_rate, score.weight_decay)),
                     _figure(score.steps),
                     _percent(score.imagenet_top1),
-                    _word(score.status),
                     _word(score.source),
                 ),
                 details=tuple(pair for detail in mine for pair in _pairs(detail)),
             )
         )
     return rows
+
+
+def filled(rows: list[Row]) -> tuple[list[tuple[str, str]], list[Row]]:
+    """Return headings and rows without the columns in which nothing stands."""
+    kept = [i for i in range(len(COLUMNS)) if any(row.cells[i].text for row in rows)]
+    return [COLUMNS[i] for i in kept], [replace(row, cells=tuple(row.cells[i] for i in kept)) for row in rows]
 
 
 def _pairs(detail: Mapping[str, Any]) -> list[tuple[str, str]]:

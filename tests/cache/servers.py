@@ -71,11 +71,7 @@ def running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterato
                 time.sleep(0.2)
             yield
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.kill()
 
 
 def listens(port: int) -> bool:

@@ -28,7 +28,8 @@ from cache import (
     RemoteError,
     Store,
 )
-from cache.remote import Remote, shown
+from cache.attempts import shown
+from cache.remote import Remote
 from cache.share import find_one_remote, find_remote, list_remote, pull, push
 from tests.cache.conftest import Make, batch, key_of, metadata
 from tests.cache.servers import Server, s3_server, sftp_server
@@ -57,7 +58,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Server:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.remote.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("cache.attempts.FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_the_first_of_two_values_stays(
     assert third.read(first.key).content_digest == first.content_digest
 
 
-class Cut(Exception):
+class CutError(Exception):
     """The line was cut."""
 
 
@@ -176,7 +177,7 @@ def cut_after(share: float) -> Any:
 
     def progress(_key: str, done: int, total: int) -> None:
         if done >= share * total:
-            raise Cut
+            raise CutError
 
     return progress
 
@@ -191,8 +192,9 @@ def test_an_interrupted_push_shows_nothing_and_is_completed(
 ) -> None:
     entry = make(rows=700, dimension=1280)
     with monkeypatch.context() as patch:
-        patch.setattr("cache.remote.ATTEMPTS", 1)
-        with pytest.raises((Cut, RemoteError)):
+        patch.setattr("cache.attempts.ATTEMPTS", 1)
+        patch.setattr("cache.remote.CHUNK_BYTES", 1 << 16)
+        with pytest.raises((CutError, RemoteError)):
             push(store, remote, [entry.key], progress=cut_after(0.3))
     assert remote.keys() == []
     with pytest.raises(KeyMissingError):
@@ -208,7 +210,7 @@ def test_an_interrupted_pull_goes_on_where_it_was(
     entry = make(rows=200, dimension=500)
     push(store, remote, [entry.key])
     monkeypatch.setattr("cache.remote.CHUNK_BYTES", 1 << 16)
-    with pytest.raises(Cut):
+    with pytest.raises(CutError):
         pull(colleague, remote, [entry.key], progress=cut_after(0.5))
     assert entry.key not in colleague
     (part,) = (colleague.root / "incoming").iterdir()
@@ -227,15 +229,15 @@ def test_a_hiccup_is_tried_again(
     lines: list[str] = []
     remote = Remote(server.url, server.options, lines.append)
     push(store, remote, [entry.key])
-    cat_file = type(remote._fs).cat_file
+    cat_file = remote._fs.cat_file
     failures = iter([OSError("connection reset"), TimeoutError("timed out")])
 
-    def flaky(self: Any, path: str, *arguments: Any, **options: Any) -> Any:
+    def flaky(path: str, *arguments: Any, **options: Any) -> Any:
         for error in failures:
             raise error
-        return cat_file(self, path, *arguments, **options)
+        return cat_file(path, *arguments, **options)
 
-    monkeypatch.setattr(type(remote._fs), "cat_file", flaky)
+    monkeypatch.setattr(remote._fs, "cat_file", flaky)
     assert pull(colleague, remote, [entry.key])[0].status == "received"
     assert ["connection reset" in lines[0], "timed out" in lines[1]] == [True, True]
 

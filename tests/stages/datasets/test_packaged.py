@@ -7,7 +7,7 @@ import pytest
 from stages.datasets import PACKAGED, load_dataset
 from stages.errors import DatasetError
 
-SIZES = {"digits": (10, 400, 200), "textures": (3, 162, 81), "faces": (2, 140, 60)}
+SIZES = {"digits": (10, 400, 200), "textures": (3, 120, 72), "faces": (2, 40, 100)}
 
 
 @pytest.mark.parametrize("name", PACKAGED)

@@ -185,7 +185,8 @@ def test_the_floor_is_the_one_of_the_metrics_module():
 
 def test_the_views_cannot_spoil_the_table(make_row):
     table = join_scores([make_row()])
-    table.cells["value"] = 0.0
+    cells = table.cells
+    cells["value"] = 0.0
     assert table.cells.iloc[0]["value"] == 0.8
     with pytest.raises(dataclasses.FrozenInstanceError):
         table.backbones = ()

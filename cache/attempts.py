@@ -1,0 +1,81 @@
+"""Trying again where that may help, and saying in one line what went wrong where it did not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from cache.errors import RemoteError
+from cache.locks import Notify
+
+ATTEMPTS = 4
+FIRST_PAUSE_SECONDS = 0.5
+"""Doubled after each attempt."""
+
+_FINAL = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_REFUSALS = ("credential", "permission", "denied", "forbidden", "signature", "401", "403")
+_T = TypeVar("_T")
+
+
+class Attempts:
+    """Does things on a remote that may fail for a moment.
+
+    Parameters
+    ----------
+    url : str
+        The remote, for messages; without a password.
+    notify : callable
+        Gets one line each time something is tried again.
+    """
+
+    def __init__(self, url: str, notify: Notify) -> None:
+        self._url = url
+        self._notify = notify
+
+    def run(self, doing: str, action: Callable[[], _T]) -> _T:
+        """Do something and return what it gives.
+
+        Raises
+        ------
+        FileNotFoundError
+            As the action raised it: what that means the caller knows.
+        RemoteError
+            All attempts failed, or one failed in a way that will not change.
+        """
+        pause = FIRST_PAUSE_SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return action()
+            except FileNotFoundError:
+                raise
+            except Exception as error:  # every file system has errors of its own
+                if attempt == ATTEMPTS or isinstance(error, _FINAL) or _is_refusal(error):
+                    raise RemoteError(None, failure(doing, error), self._url) from error
+                self._notify(f"{self._url}: {failure(doing, error)}; trying again in {pause:g} s")
+            time.sleep(pause)
+            pause *= 2
+        raise AssertionError("unreachable")
+
+
+def failure(doing: str, error: BaseException) -> str:
+    """Describe a failure on one line."""
+    detail = " ".join(str(error).split())[:200] or "no details"
+    what = f"{doing} failed: {type(error).__name__}: {detail}"
+    return f"{what}: check the URL, the network and your credentials"
+
+
+def shown(url: str) -> str:
+    """Return a URL without the password that it may carry."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = f"{parts.username}:***@" if parts.username else ""
+    return urlunsplit(parts._replace(netloc=user + parts.netloc.rpartition("@")[2]))
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether trying again cannot help: credentials, permissions."""
+    words = f"{type(error).__name__} {error}".lower()
+    return any(word in words for word in _REFUSALS)

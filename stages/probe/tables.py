@@ -1,0 +1,54 @@
+"""Checks of the tables of one data set, and tables put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from stages.errors import InputError, ProbeError
+from stages.probe.targets import check_features, check_labels
+from stages.records import METRICS, FeatureTable, Metric
+
+
+def check_tables(tables: Sequence[FeatureTable], metric: Metric) -> None:
+    """Raise `ProbeError` or `InputError` unless the tables are splits of one data set the metric fits."""
+    first = tables[0]
+    if metric not in METRICS:
+        raise InputError(f"metric {metric!r} is unknown: use one of {', '.join(METRICS)}")
+    if first.multi_label and metric != "map_11_point":
+        raise ProbeError(f"metric {metric!r} needs one label an image: use map_11_point for multi-label data")
+    for table in tables:
+        if table.class_names != first.class_names:
+            raise ProbeError("the splits have different class names: they are not of one data set")
+        if table.features.ndim != 2 or table.features.shape[1] != first.features.shape[1]:
+            raise ProbeError("the splits have features of different width: extract them with one backbone")
+        if table.multi_label != first.multi_label:
+            raise ProbeError("one split is multi-label and another is not: they are not of one data set")
+        check_features(table.features)
+        check_labels(table.labels, len(table.features), len(first.class_names))
+        if len(table.ids) != len(table.features):
+            raise ProbeError(f"{len(table.ids)} ids for {len(table.features)} rows of features")
+
+
+def stack_tables(first: FeatureTable, second: FeatureTable) -> FeatureTable:
+    """Return the rows of both; rows without a group or hash where the other table has them join none."""
+    return replace(
+        first,
+        features=np.concatenate([first.features, second.features]),
+        labels=np.concatenate([first.labels, second.labels]),
+        ids=first.ids + second.ids,
+        groups=_both(first.groups, second.groups, len(first.ids), len(second.ids)),
+        image_sha256=_both(first.image_sha256, second.image_sha256, len(first.ids), len(second.ids)),
+        digest="",
+    )
+
+
+def _both(
+    first: tuple[str, ...] | None, second: tuple[str, ...] | None, n_first: int, n_second: int
+) -> tuple[str, ...] | None:
+    """Return one string a row, empty where a table has none."""
+    if first is None and second is None:
+        return None
+    return (first or ("",) * n_first) + (second or ("",) * n_second)

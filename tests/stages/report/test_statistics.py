@@ -1,0 +1,324 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from stages.report import join_scores
+from stages.report.averages import averages
+from stages.report.comparison import compare_regimes
+from stages.report.correlation import correlate
+from stages.report.dictionary import DICTIONARY
+from stages.report.logodds import fraction, log_odds, morey_bars
+from stages.report.paired import paired_tests
+from stages.report.pairwise import test_pairs
+from stages.report.predictions import Predictions
+from stages.report.resampling import bootstrap, leave_one_out
+from stages.report.statistics import plain, statistics
+
+TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 6)), elements=st.floats(-4, 4))
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        return [leaf for item in value.values() for leaf in leaves(item)]
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
+
+
+def test_morey_on_a_published_example():
+    """Pre- and posttest of ten people: standard error 0.7154214, as the R Cookbook prints it."""
+    before = [59.4, 46.4, 46.0, 49.0, 32.5, 45.2, 60.3, 54.3, 45.4, 38.9]
+    after = [64.5, 52.4, 49.7, 48.7, 37.4, 49.5, 59.9, 54.1, 49.6, 48.5]
+    assert morey_bars(np.array([before, after])) == pytest.approx([0.7154214] * 2, abs=5e-8)
+
+
+def test_morey_pools_to_the_interaction_mean_square_of_loftus_and_masson():
+    """Their Table 2 (1994): ten people, three conditions, MS of the interaction 0.61."""
+    recall = np.array(
+        [
+            [10, 6, 11, 22, 16, 15, 1, 12, 9, 8],
+            [13, 8, 14, 23, 18, 17, 1, 15, 12, 9],
+            [13, 8, 14, 25, 20, 17, 4, 17, 12, 12],
+        ]
+    )
+    assert 10 * float((morey_bars(recall) ** 2).mean()) == pytest.approx(0.61, abs=0.005)
+
+
+def test_morey_refuses_gaps_and_says_nothing_of_one_model_or_one_data_set():
+    with pytest.raises(ValueError, match="complete table"):
+        morey_bars(np.array([[1.0, np.nan], [1.0, 2.0]]))
+    assert np.isnan(morey_bars(np.ones((1, 4)))).all()
+    assert np.isnan(morey_bars(np.ones((4, 1)))).all()
+
+
+@given(st.floats(-12, 12))
+def test_log_odds_and_fraction_invert_each_other(x):
+    assert float(log_odds(fraction(x))) == pytest.approx(x, abs=1e-6)
+
+
+def test_the_correlation_is_that_of_other_libraries():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=9)
+    y = 0.7 * x + rng.normal(size=9)
+    found = correlate(x, y)
+    line = smf.ols("y ~ x", pd.DataFrame({"x": x, "y": y})).fit()
+    assert found.pearson == pytest.approx(float(np.corrcoef(x, y)[0, 1]))
+    assert found.slope == pytest.approx(line.params["x"])
+    assert found.intercept == pytest.approx(line.params["Intercept"])
+    assert found.spearman == pytest.approx(float(pd.Series(x).corr(pd.Series(y), method="spearman")))
+    concordant = sum(np.sign((x[i] - x[j]) * (y[i] - y[j])) for i in range(9) for j in range(i))
+    assert found.kendall == pytest.approx(concordant / 36)
+    z, half = math.atanh(found.pearson), stats.norm.ppf(0.975) / math.sqrt(6)
+    assert found.interval == pytest.approx((math.tanh(z - half), math.tanh(z + half)))
+
+
+@pytest.mark.parametrize("models", [0, 1, 2, 3, 4])
+def test_few_backbones_say_little(models):
+    x = np.arange(models, dtype=float)
+    found = correlate(x, x**2)
+    expected = ["not defined", "not defined", "not defined", "not informative", "defined"][models]
+    assert found.verdict == expected
+    assert (found.interval is not None) == (models == 4)
+    assert ("0." in found.text()) == (models == 4)
+
+
+def test_equal_scores_have_no_correlation():
+    assert correlate(np.arange(5.0), np.ones(5)).text() == (
+        "not defined (all backbones have the same transfer accuracy)"
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 6)), elements=st.floats(-4, 4)), st.data()
+)
+def test_bars_and_means_do_not_mind_order_or_easy_data_sets(x, data):
+    rows = data.draw(st.permutations(range(x.shape[0])))
+    columns = data.draw(st.permutations(range(x.shape[1])))
+    shift = data.draw(hnp.arrays(float, x.shape[1], elements=st.floats(-3, 3)))
+    bars = morey_bars(x)
+    np.testing.assert_allclose(morey_bars(x[rows][:, columns]), bars[rows], atol=1e-9)
+    np.testing.assert_allclose(morey_bars(x + shift), bars, atol=1e-9)
+    assert (bars >= 0).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    hnp.arrays(float, st.integers(4, 12), elements=st.floats(-3, 3), unique=True),
+    st.floats(0.1, 5),
+    st.floats(-3, 3),
+)
+def test_r_of_an_exact_line_is_one(x, slope, intercept):
+    if np.ptp(x) < 1e-3:
+        return
+    assert correlate(x, slope * x + intercept).pearson == pytest.approx(1.0, abs=1e-6)
+    assert correlate(x, -slope * x + intercept).pearson == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_permuting_the_rows_changes_no_number(make_study):
+    rows = make_study(6, 4)
+    order = np.random.default_rng(1).permutation(len(rows))
+    one = statistics(join_scores(rows))
+    other = statistics(join_scores([rows[i] for i in order]))
+    for regime in one["regimes"]:
+        for key in ("pearson", "spearman", "kendall", "slope", "intercept"):
+            left, right = (s["regimes"][regime]["correlation"][key] for s in (one, other))
+            assert left == pytest.approx(right)
+        means = one["regimes"][regime]["means"]
+        for name, mean in other["regimes"][regime]["means"].items():
+            assert mean == pytest.approx(means[name])
+
+
+def test_the_additive_model_is_least_squares_and_equals_the_mean_without_gaps():
+    rng = np.random.default_rng(0)
+    wide = pd.DataFrame(rng.normal(size=(5, 4)), index=list("abcde"), columns=list("wxyz"))
+    np.testing.assert_allclose(averages(wide, "additive_model").means, wide.mean(axis=1))
+    holes = wide.mask(rng.random(wide.shape) < 0.25)
+    assert holes.isna().any().any()
+    long = holes.rename_axis("m").reset_index().melt("m", var_name="d").dropna()
+    fit = smf.ols("value ~ C(m) + C(d)", long).fit()
+    grid = pd.DataFrame([(m, d) for m in "abcde" for d in "wxyz"], columns=["m", "d"])
+    expected = fit.predict(grid).groupby(grid["m"]).mean()
+    found = averages(holes, "additive_model")
+    np.testing.assert_allclose(found.means, expected[found.means.index])
+    assert found.rule.startswith("additive model")
+    assert found.bars.isna().all()
+
+
+def test_the_additive_model_compares_only_what_is_linked():
+    wide = pd.DataFrame(
+        [[1.0, 2.0, np.nan], [1.5, 2.5, np.nan], [np.nan, np.nan, 3.0]],
+        index=list("abc"),
+        columns=list("xyz"),
+    )
+    assert list(averages(wide, "additive_model").means.index) == ["a", "b"]
+
+
+def test_complete_backbones_are_a_stated_rule(make_study):
+    rows = [s for s in make_study(5, 3) if (s.backbone, s.dataset) != ("net_02", "set_01")]
+    part = statistics(join_scores(rows))["regimes"]["fine_tune"]
+    assert part["left_out"] == ["net_02"]
+    assert part["rule"] == "complete backbones only: 4 of 5 have a score on every data set"
+    assert part["correlation"]["models"] == 4
+
+
+def test_a_data_set_nobody_has_a_score_on_does_not_empty_the_table(make_study, make_row):
+    failed = [
+        make_row(backbone=f"net_{m:02d}", dataset="lost", value=None, status="failed") for m in range(4)
+    ]
+    part = statistics(join_scores([*make_study(4, 3, ["linear_probe"]), *failed]))["regimes"]["linear_probe"]
+    assert len(part["means"]) == 4
+    assert "without any score and left out: lost" in part["rule"]
+    assert part["per_dataset"]["lost"]["verdict"] == "not defined"
+
+
+def test_an_unknown_imagenet_accuracy_leaves_the_correlation_but_not_the_means(make_study):
+
+    rows = [
+        dataclasses.replace(s, imagenet_top1=None) if s.backbone == "net_00" else s for s in make_study(4, 3)
+    ]
+    found = statistics(join_scores(rows))
+    part = found["regimes"]["linear_probe"]
+    assert part["correlation"]["text"] == "not informative (only 3 backbones with a known ImageNet top-1)"
+    assert len(part["means"]) == 4
+    assert "net_00" in found["notes"][0]
+
+
+def test_one_data_set_has_no_correlation_of_means(make_study):
+    part = statistics(join_scores(make_study(5, 1)))["regimes"]["linear_probe"]
+    assert part["correlation"]["text"] == "not defined (fewer than 2 data sets)"
+    assert part["per_dataset"]["set_00"]["verdict"] == "defined"
+    assert part["means"]["net_00"]["bar"] is None
+
+
+def test_regimes_are_compared_cell_by_cell(make_study):
+    rows = make_study(4, 3)
+    found = {(c.first, c.second): c for c in compare_regimes(join_scores(rows[1:]))}
+    comparison = found["fine_tune", "linear_probe"]
+    tuned, probe = (
+        pd.DataFrame([(s.backbone, s.dataset, s.value) for s in rows[1:] if s.regime == regime]).set_index(
+            [0, 1]
+        )[2]
+        for regime in ("fine_tune", "linear_probe")
+    )
+    difference = (log_odds(tuned) - log_odds(probe.reindex(tuned.index)))[probe.reindex(tuned.index).notna()]
+    assert comparison.cells == 11
+    assert comparison.wins == int((difference > 0).sum())
+    assert comparison.mean == pytest.approx(float(difference.mean()))
+    assert comparison.odds_ratio == pytest.approx(math.exp(comparison.mean))
+    means = list(comparison.per_dataset.values())
+    assert comparison.p_value == pytest.approx(float(stats.ttest_rel(means, [0.0] * 3).pvalue))
+
+
+def test_paired_t_is_that_of_scipy_with_holm_over_the_pairs():
+    rng = np.random.default_rng(5)
+    wide = pd.DataFrame(rng.normal(size=(3, 6)) + np.array([[0], [0.4], [2]]), index=list("abc"))
+    wide.iloc[0, 0] = np.nan
+    found = paired_tests(wide)
+    assert [t.datasets for t in found] == [5, 5, 6]
+    expected = [
+        float(stats.ttest_rel(*wide.loc[[t.first, t.second]].dropna(axis=1).to_numpy()).pvalue) for t in found
+    ]
+    assert [t.p_value for t in found] == pytest.approx(expected)
+    assert [t.p_holm for t in found] == pytest.approx(list(multipletests(expected, method="holm")[1]))
+
+
+def test_paired_t_needs_three_data_sets_and_some_variation():
+    assert paired_tests(pd.DataFrame([[1.0, 2.0], [2.0, 4.0]])) == []
+    same = paired_tests(pd.DataFrame([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]))[0]
+    assert (same.mean, same.p_value) == (-1.0, None)
+
+
+def test_the_bootstrap_is_what_it_says():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=10)
+    y = x + 0.3 * rng.normal(size=10)
+    found = bootstrap(x, y, draws=3000, seed=1)
+    reference = stats.bootstrap(
+        (x, y),
+        lambda a, b: stats.pearsonr(a, b).statistic,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        n_resamples=3000,
+        rng=np.random.default_rng(9),
+    ).confidence_interval
+    assert found["interval"] == pytest.approx([reference.low, reference.high], abs=0.03)
+    line = np.polyval(np.polyfit(x, y, 1), found["band"]["x"])
+    assert (np.array(found["band"]["low"]) <= line).all()
+    assert (line <= np.array(found["band"]["high"])).all()
+    assert bootstrap(x[:3], y[:3]) is None
+    assert bootstrap(x, np.ones(10)) is None
+
+
+def test_leaving_one_data_set_out_names_the_ends():
+    x = np.array([0.0, 1.0, 2.0, 3.0])
+    wide = np.column_stack([x, x, -9 * x[::-1] * [0, 1, 0, 1]])
+    found = leave_one_out(x, wide, ["a", "b", "odd"])
+    assert found["without_highest"] == "odd"
+    assert found["range"][1] == pytest.approx(1.0)
+    brute = [np.corrcoef(x, np.delete(wide, d, axis=1).mean(axis=1))[0, 1] for d in range(3)]
+    assert found["range"] == pytest.approx([min(brute), max(brute)])
+
+
+def keys_of(value, path=""):
+    """Every leaf's path, lists as [] and names that the data chose as *."""
+    chosen = ("regimes", "cells", "imagenet_top1", "means", "per_dataset")
+    if path and f"{path}." not in "".join(f"{key}\n" for key in DICTIONARY) and path in DICTIONARY:
+        return {path}
+    if isinstance(value, dict):
+        last = path.rsplit(".", 1)[-1]
+        names = {key: "*" if last in chosen else key for key in value}
+        return {k for key, name in names.items() for k in keys_of(value[key], f"{path}.{name}".lstrip("."))}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return {key for item in value for key in keys_of(item, f"{path}[]")}
+    return {path}
+
+
+def test_every_key_is_explained_and_every_explanation_has_a_key(make_study):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 50)
+    ids = tuple(map(str, range(50)))
+    predictions = [
+        Predictions(f"net_{m:02d}", "set_00", "fine_tune", rng.normal(size=(50, 2)), labels, ids)
+        for m in range(2)
+    ]
+    pairs = test_pairs(predictions, {"set_00": "top_1"})
+    found = json.loads(json.dumps(statistics(join_scores(make_study(5, 3)), pairs=pairs), allow_nan=False))
+    paths = {key for name, value in found.items() if name != "dictionary" for key in keys_of(value, name)}
+    paths = {path for path in paths if not path.startswith("definitions")}
+    assert paths == set(found["dictionary"])
+    assert all(not isinstance(leaf, float) or math.isfinite(leaf) for leaf in leaves(found))
+
+
+def test_plain_knows_numpy_and_no_nan():
+    assert plain({1: (np.float64(0.5), np.nan, np.int64(3), np.bool_(True), math.inf)}) == {
+        "1": [0.5, None, 3, True, None]
+    }
+
+
+def test_advice_states_what_a_shortcut_would_have_cost(make_row):
+    values = {"a": (0.8, 0.90), "b": (0.7, 0.95), "c": (0.6, 0.85)}
+    rows = [
+        make_row(backbone=name, dataset=dataset, regime=regime, value=value, imagenet_top1=top1)
+        for top1, (name, pair) in zip((0.8, 0.7, 0.6), values.items(), strict=True)
+        for regime, value in zip(("linear_probe", "fine_tune"), pair, strict=True)
+        for dataset in ("x", "y", "z")
+    ]
+    said = "\n".join(statistics(join_scores(rows))["advice"])
+    assert (
+        "by the linear probe finds the best one on 0 of 3 data sets; it costs 5.0 points on average" in said
+    )
+    assert "fine-tuned: b has the highest mean over 3 data sets" in said
+    assert "it gains on" in said
+    assert statistics(join_scores(rows[:1]))["advice"] == []
