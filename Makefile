@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check format bench extract probe fine-tune scratch join report run status \
-        constraints clean
+        readme constraints clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ run: $(VENV)/demo.stamp ## all stages of STUDY=...
 
 status: $(VENV)/demo.stamp ## how far STUDY=... is
 	$(call stage,status)
+
+readme: $(VENV)/demo.stamp ## run the demo and put its table and figure into the README
+	@$(BIN)/python -m pipeline.readme
 
 constraints: $(VENV)/dev.stamp ## write the versions installed now into constraints.txt
 	@{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new

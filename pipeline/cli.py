@@ -143,8 +143,8 @@ def _run(
 
 
 def _status(outcome: Outcome) -> int:
-    """Return the exit status of a run."""
-    return EXIT_SOME_FAILED if outcome.failed else EXIT_DONE
+    """Return the exit status of a run: jobs that wait for others are not done either."""
+    return EXIT_SOME_FAILED if outcome.failed or outcome.waiting else EXIT_DONE
 
 
 @cli.command()

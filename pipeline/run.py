@@ -22,6 +22,7 @@ from pipeline.jobs import STAGES, ExtractJob, Job, Planned, ProbeJob, Stage, Tra
 from pipeline.join import JoinOutcome, join, join_state
 from pipeline.ledger import file_stem
 from pipeline.plan import Plan, plan
+from pipeline.plan_training import EVERY_POINT_DIVERGED
 from pipeline.progress import SILENT, Reporter
 from pipeline.resolve import cache_root
 from pipeline.work import Done, Place, perform, record_failure
@@ -141,7 +142,12 @@ def run(
             reporter.say(f"join: {why}")
         joined = join(current, reporter=reporter)
     waiting = tuple(
-        p for p in current.jobs if p.stage in asked and p.state == "waiting" and pattern.search(p.name)
+        p
+        for p in current.jobs
+        if p.stage in asked
+        and p.state == "waiting"
+        and p.why != EVERY_POINT_DIVERGED
+        and pattern.search(p.name)
     )
     return Outcome(study, tuple(done), tuple(failed), waiting, tuple(warnings), joined, current.notes)
 

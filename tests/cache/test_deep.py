@@ -237,7 +237,7 @@ def test_a_sample_finds_damage_in_the_block_it_draws(store: Store, make: Make) -
     entry = make(rows=10)
     assert verify(store, entry.key, sample=99).nbytes > 0
     raw = entry.path.read_bytes()
-    index, block_bytes = forge.index_of(raw)
+    index, _ = forge.index_of(raw)
     for spec in index["arrays"].values():
         spec["blocks"] = ["0" * 64 for _ in spec["blocks"]]
     forge.place(forge.with_index(raw, index), entry.path)
