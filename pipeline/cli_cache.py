@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.errors import StudyError
+from pipeline.errors import EXIT_SOME_FAILED, StudyError
 
 if TYPE_CHECKING:
     from cache import EntryInfo, Store
@@ -95,7 +96,7 @@ def verify(as_json: bool, quiet: bool) -> None:
     for line in damaged:
         click.echo(f"error: {line}", err=True)
     if damaged:
-        raise click.exceptions.Exit(1)
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def _open() -> Store:

@@ -20,6 +20,8 @@ from stages.records import ImageErrorPolicy, Interpolation, Metric
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Triple = tuple[float, float, float]
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""What becomes part of a job's name holds no control characters."""
 
 
 class Table(BaseModel):
@@ -45,7 +47,7 @@ class BackboneTable(Table):
 
     name: str = Field(min_length=1)
     weights: str = "pretrained"
-    variant: str = ""
+    variant: str = Field(default="", pattern=ONE_LINE)
     imagenet_top1: Fraction | None = None
     seed: int = Field(default=0, ge=0)
     size: Positive | None = None
@@ -63,7 +65,7 @@ class BackboneTable(Table):
 class DatasetTable(Table):
     """``[[dataset]]``."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, pattern=ONE_LINE)
     source: str | None = None
     metric: Metric | None = None
     multi_label: bool | None = None

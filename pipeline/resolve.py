@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache import FileDigests, Store, sha256_of
+from cache import FileDigests, InvalidInputError, Store, sha256_of
+from cache.names import check_class_names, check_text
 from pipeline.config import BackboneTable, DatasetTable, Study
 from pipeline.errors import StudyError
 from stages.backbones import resolve as resolve_backbone
 from stages.datasets import load_dataset
-from stages.errors import DatasetAbsentError, InputError
+from stages.errors import DatasetAbsentError, DatasetError, InputError
 from stages.records import Backbone, Dataset, Progress, SplitName
 
 
@@ -132,7 +133,7 @@ def _backbone(
 
 def _dataset(table: DatasetTable, study: Study, root: Path) -> Dataset:
     """Load one data set's table."""
-    return load_dataset(
+    dataset = load_dataset(
         table.name,
         table.source,
         base=study.folder,
@@ -142,6 +143,19 @@ def _dataset(table: DatasetTable, study: Study, root: Path) -> Dataset:
         test_fraction=table.test_fraction,
         split_seed=table.split_seed,
     )
+    _check_names(dataset)
+    return dataset
+
+
+def _check_names(dataset: Dataset) -> None:
+    """Refuse now the class names and ids that the cache would refuse once their features are computed."""
+    try:
+        check_class_names(dataset.class_names)
+        for split in dataset.splits.values():
+            for id_ in split.ids:
+                check_text(id_, "id")
+    except InvalidInputError as error:
+        raise DatasetError(f"{dataset.name}: {error}") from error
 
 
 def _hash_images(

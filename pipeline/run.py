@@ -169,6 +169,8 @@ def _plan(
             return plan(study, stages=asked, root=root, rehash=rehash, progress=progress)
     except CacheWriteError as error:
         raise SurroundingsError(str(error)) from error
+    except OSError as error:
+        raise SurroundingsError(f"{error.filename}: {error.strerror}; mend it and run again") from error
 
 
 def _check_writable(place: Place) -> None:

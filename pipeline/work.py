@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pipeline.provenance import provenance
 from pipeline.resolve import open_store
 from stages.errors import DatasetError
 from stages.extract.recipe import coordinates, ingredients
-from stages.records import Backbone, FeatureTable, Metric, Progress
+from stages.records import Backbone, FeatureTable, Metric, Progress, SplitName
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,7 @@ def _probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
     result = fit_probe(
         tables["train"], tables.get("validation"), test, metric=metric, progress=progress, **job.settings
     )
+    warnings = (*_left_out(entries), *result.warnings)
     scores = {"test_scores": result.test_scores}
     if result.test_logits is not None:
         scores["test_logits"] = result.test_logits
@@ -232,7 +233,7 @@ def _probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
             "selection_method": result.selection_method,
             "selection": [asdict(row) for row in result.selection],
             "extras": {name: _finite(value) for name, value in result.extras.items()},
-            "warnings": list(result.warnings),
+            "warnings": list(warnings),
             "seconds": result.seconds,
             "entries": {split: entry.key.digest for split, entry in entries.items()},
             "content_digests": {split: entry.content_digest for split, entry in entries.items()},
@@ -247,7 +248,16 @@ def _probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
         },
     )
     line = f"{metric} {100 * result.value:.2f} %, lambda {result.l2_lambda:.3g}"
-    return Done(line, result.warnings)
+    return Done(line, warnings)
+
+
+def _left_out(entries: Mapping[SplitName, Entry]) -> Iterator[str]:
+    """Say which images a score knows nothing of, because they could not be read."""
+    for split, entry in entries.items():
+        ids = [id_ for id_, _ in entry.metadata["excluded"]]
+        if ids:
+            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+            yield f"{len(ids)} unreadable images of {split} left out: {', '.join(ids[:3])}{more}"
 
 
 def _head_metadata(job: ProbeJob, entry: Entry, metric: str, l2_lambda: float) -> dict[str, str]:

@@ -223,12 +223,13 @@ def logit(p: ArrayLike, epsilon: ArrayLike = 0.0) -> NDArray[np.float64]:
     InputError
         A value outside [0, 1]: percent instead of a fraction, most likely.
     """
-    p = np.asarray(p, dtype=np.float64)
-    if np.any((p < 0) | (p > 1)):
+    fractions: NDArray[np.float64] = np.asarray(p, dtype=np.float64)
+    if np.any((fractions < 0) | (fractions > 1)):
         raise InputError("logit: a value lies outside [0, 1]: give fractions, not percent")
-    p = np.clip(p, epsilon, 1 - np.asarray(epsilon, dtype=np.float64))
+    low = np.asarray(epsilon, dtype=np.float64)
+    clamped = np.clip(fractions, low, 1 - low)
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(p) - np.log1p(-p))
+        return np.asarray(np.log(clamped) - np.log1p(-clamped))
 
 
 def logit_epsilon(metric: Metric, labels: Array) -> float:

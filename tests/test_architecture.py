@@ -79,7 +79,10 @@ def _walk(node: ast.AST, file: str, *, at_load: bool) -> Iterator[Import]:
 
 
 IMPORTS = [
-    found for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")) for found in imports_of(file)
+    found
+    for package in PACKAGES
+    for file in sorted((ROOT / package).rglob("*.py"))
+    for found in imports_of(file)
 ]
 
 
@@ -258,6 +261,7 @@ source = "csv:greys/split.csv"
 folds = 2
 lambdas = { min = 1, max = 10, count = 2 }
 """
+
 
 def write_study(folder: Path) -> None:
     """Write a study over two dozen grey images of two classes."""

@@ -12,7 +12,7 @@ lambdas and all folds:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ class Basis:
     """(d,) over all rows."""
     exact: NDArray[np.float64] | None
     """(n, m) exact coordinates; None where they are read from ``features`` block by block."""
-    triangular: bool
-    """Whether ``exact`` is lower triangular."""
+    reach: NDArray[np.intp] | None
+    """(n,) where ``exact`` is triangular: columns that a row reaches, ascending; None where it is full."""
     directions: NDArray[np.float64] | None
     """(d, m) Q, orthonormal columns; None where the exact coordinates are the features themselves."""
     rotation: NDArray[np.float32]
@@ -48,6 +48,9 @@ class Basis:
     eigen: NDArray[np.float32] | None
     """(n, m) Phi; None where it is formed block by block."""
 
+    rows: int
+    """n; less than the rows of ``features`` in a `subset`."""
+
     @property
     def size(self) -> int:
         """Dimensions the solver works in: min(n, d)."""
@@ -55,25 +58,26 @@ class Basis:
 
     def forward(self, weights: Array) -> Array:
         """Return X W in float64: (m, c) exact coordinates to (n, c)."""
-        out = np.empty((len(self.features), weights.shape[1]))
-        if self.exact is not None and self.triangular:
-            for rows in self._triangle():
-                np.matmul(self.exact[rows, : rows.stop], weights[: rows.stop], out=out[rows])
+        out = np.empty((self.rows, weights.shape[1]))
+        if self.exact is not None:
+            for rows, stop in self._steps():
+                np.matmul(self.exact[rows, :stop], weights[:stop], out=out[rows])
         else:
-            for rows, block in self._exact_blocks():
+            for rows, block in self._blocks(np.float64):
                 np.matmul(block, weights, out=out[rows])
         return out
 
     def backward(self, residuals: Array) -> Array:
         """Return X'R in float64: (n, c) to (m, c) exact coordinates."""
-        out = np.zeros((self.size, residuals.shape[1]))
-        if self.exact is not None and self.triangular:
-            for rows in self._triangle():
-                np.matmul(self.exact[rows.start :, rows].T, residuals[rows.start :], out=out[rows])
+        # R'X is the product that BLAS does best with rows of X contiguous.
+        out = np.zeros((residuals.shape[1], self.size))
+        if self.exact is not None:
+            for rows, start, stop in self._steps_back():
+                np.matmul(residuals[rows].T, self.exact[rows, start:stop], out=out[:, start:stop])
         else:
-            for rows, block in self._exact_blocks():
-                out += block.T @ residuals[rows]
-        return out
+            for rows, block in self._blocks(np.float64):
+                out += residuals[rows].T @ block
+        return np.ascontiguousarray(out.T)
 
     def eigen_forward(self, weights: Array) -> Array:
         """Return Phi W: (m, c) eigen coordinates to (n, c), in the dtype of the weights."""
@@ -81,7 +85,7 @@ class Basis:
             return self.eigen @ weights
         if weights.dtype == np.float64:
             return self.forward(self.from_eigen(weights))
-        turned, out = self.rotation @ weights, np.empty((len(self.features), weights.shape[1]), np.float32)
+        turned, out = self.rotation @ weights, np.empty((self.rows, weights.shape[1]), np.float32)
         for rows, block in self._blocks(np.float32):
             np.matmul(block, turned, out=out[rows])
         return out
@@ -89,7 +93,7 @@ class Basis:
     def eigen_backward(self, residuals: Array) -> Array:
         """Return Phi'R: (n, c) to (m, c) eigen coordinates, in the dtype of the residuals."""
         if self.eigen is not None and residuals.dtype == np.float32:
-            return self.eigen.T @ residuals
+            return np.ascontiguousarray((residuals.T @ self.eigen).T)
         if residuals.dtype == np.float64:
             return self.to_eigen(self.backward(residuals))
         out = np.zeros((self.size, residuals.shape[1]), np.float32)
@@ -109,18 +113,35 @@ class Basis:
         """Return (c, d) coefficients of the features for (m, c) exact coordinates."""
         return np.ascontiguousarray((weights if self.directions is None else self.directions @ weights).T)
 
-    def _triangle(self) -> Iterator[slice]:
-        """Yield the row blocks of the triangular factor."""
-        step = -(-self.size // TRIANGLE_BLOCKS)
-        for start in range(0, self.size, step):
-            yield slice(start, min(start + step, self.size))
+    def subset(self, chosen: Array) -> Basis | None:
+        """Return the same coordinates over some of the rows, ascending; None where they are not in memory."""
+        if self.exact is None or self.eigen is None:
+            return None
+        reach = None if self.reach is None else self.reach[chosen]
+        return replace(
+            self, rows=len(chosen), exact=self.exact[chosen], reach=reach, eigen=self.eigen[chosen]
+        )
 
-    def _exact_blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Yield blocks of rows of the exact coordinates."""
-        if self.exact is not None:
-            yield slice(0, len(self.exact)), self.exact
-        else:
-            yield from self._blocks(np.float64)
+    def _steps(self) -> list[tuple[slice, int]]:
+        """Return blocks of rows and the columns they reach."""
+        if self.reach is None:
+            return [(slice(0, self.rows), self.size)]
+        step = -(-self.rows // TRIANGLE_BLOCKS)
+        starts = range(0, self.rows, step)
+        return [
+            (slice(i, min(i + step, self.rows)), int(self.reach[min(i + step, self.rows) - 1]))
+            for i in starts
+        ]
+
+    def _steps_back(self) -> list[tuple[slice, int, int]]:
+        """Return blocks of columns and the rows that reach them."""
+        if self.reach is None:
+            return [(slice(0, self.rows), 0, self.size)]
+        step = -(-self.size // TRIANGLE_BLOCKS)
+        return [
+            (slice(int(np.searchsorted(self.reach, i + 1)), self.rows), i, min(i + step, self.size))
+            for i in range(0, self.size, step)
+        ]
 
     def _blocks(self, dtype: type) -> Iterator[tuple[slice, Array]]:
         """Yield blocks of centred features, converted on the way."""
@@ -163,7 +184,7 @@ def make_basis(features: Array, memory: int | None = None) -> Basis:
         turn = rotation.astype(np.float32) if exact is None else rotation
         for rows, block in centred_blocks(features, mean, turn.dtype.type):
             eigen[rows] = block @ turn
-    return Basis(features, mean, exact, False, None, rotation.astype(np.float32), squares, eigen)
+    return Basis(features, mean, exact, None, None, rotation.astype(np.float32), squares, eigen, n)
 
 
 def plain_basis(features: Array) -> Basis:
@@ -171,7 +192,9 @@ def plain_basis(features: Array) -> Basis:
     mean = _mean(features)
     square = sum(float(np.vdot(block, block)) for _, block in centred_blocks(features, mean, np.float64))
     nothing = np.zeros((0, 0), np.float32)
-    return Basis(features, mean, None, False, None, nothing, np.full(features.shape[1], square), None)
+    return Basis(
+        features, mean, None, None, None, nothing, np.full(features.shape[1], square), None, len(features)
+    )
 
 
 def _mean(features: Array) -> NDArray[np.float64]:
@@ -185,11 +208,13 @@ def _mean(features: Array) -> NDArray[np.float64]:
 def _wide_basis(features: Array, mean: Array) -> Basis:
     """Return the basis of fewer rows than columns, in as many dimensions as rows."""
     centred = features.astype(np.float64) - mean
-    directions, upper = scipy.linalg.qr(centred.T, mode="economic", overwrite_a=True, check_finite=False)
-    exact = np.ascontiguousarray(upper.T)
+    factors: tuple[Array, Array] = scipy.linalg.qr(centred.T, mode="economic", overwrite_a=True, check_finite=False)
+    directions, exact = factors[0], np.ascontiguousarray(factors[1].T)
     squares, rotation = _eigen(exact.T @ exact)
     eigen = (exact @ rotation).astype(np.float32)
-    return Basis(features, mean, exact, True, directions, rotation.astype(np.float32), squares, eigen)
+    n = len(features)
+    reach = np.arange(1, n + 1)
+    return Basis(features, mean, exact, reach, directions, rotation.astype(np.float32), squares, eigen, n)
 
 
 def _eigen(gram: Array) -> tuple[Array, Array]:

@@ -46,7 +46,7 @@ def estimate(solver: Solver, now: Evaluation, l2_lambda: float) -> tuple[float, 
     solver.loss.product(solver.loss.curvature(now.residuals, np.float64), bent)
     curved = np.vdot(change, bent) + l2_lambda * np.vdot(x, x)
     slope = np.vdot(now.gradient, x) + np.vdot(now.intercept_gradient, xb)
-    return float(-slope - curved / 2), products + 1
+    return -float(slope) - float(curved) / 2, products + 1
 
 
 @dataclass(frozen=True)

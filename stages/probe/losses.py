@@ -49,7 +49,10 @@ class Curvature:
 class Loss(Protocol):
     """P convex losses over the same n rows."""
 
-    seen: Array
+    @property
+    def seen(self) -> Array:
+        """Return (n, P): 1 where a problem is fitted to the row (or pair), else 0."""
+        ...
 
     def take(self, problems: Array) -> Loss:
         """Return some of the problems."""
@@ -104,7 +107,7 @@ class SoftmaxLoss:
 
     def curvature(self, residuals: Array, dtype: type) -> Curvature:
         """See `Loss`."""
-        weights = residuals.astype(dtype)
+        weights: Array = residuals.astype(dtype)
         rows = np.arange(len(residuals))
         p_true = self.seen + residuals[rows, :, self.labels]
         weights[rows, :, self.labels] = 0
@@ -200,7 +203,7 @@ class SigmoidLoss:
     def intercept_hessian(self, residuals: Array) -> Array:
         """See `Loss`."""
         tail = np.abs(residuals)
-        return (tail * (1 - tail)).sum(axis=0)[:, :, None]
+        return np.asarray((tail * (1 - tail)).sum(axis=0)[:, :, None])
 
     def product(self, curvature: Curvature, direction: Array) -> None:
         """See `Loss`."""

@@ -142,7 +142,7 @@ class Solver:
         active = np.flatnonzero(~now.converged)
         part, solver = point, self
         if len(active) < len(whole.goal):
-            part, solver, now = point.take(active), self._take(active), now.take(active)
+            part, solver, now = point.take(active), self.take(active), now.take(active)
         dtype: type = np.float32
         for _ in range(MAX_STEPS):
             if not len(active):
@@ -163,24 +163,23 @@ class Solver:
             left = np.flatnonzero(~after.converged)
             if len(left) < len(active):
                 active = active[left]
-                part, solver = part.take(left), solver._take(left)
+                part, solver = part.take(left), solver.take(left)
                 after = after.take(left)
             now = after
         return Solution(point, whole.objective, whole.bound, whole.converged, whole, passes)
 
     def evaluate(self, point: Point, l2_lambda: float, tolerance: float) -> Evaluation:
         """Move the intercepts to their optimum and measure the point in float64."""
-        n, P, K = point.logits.shape
+        n = len(point.logits)
         penalty = l2_lambda / 2 * np.einsum("mpk,mpk->p", point.weights, point.weights)
         residuals = np.empty_like(point.logits)
-        excess, fine, curvature = np.zeros(P), 0.0, None
-        for _ in range(INTERCEPT_ROUNDS):
+        fine = 1e-3 * tolerance * l2_lambda / (l2_lambda + self.basis.squares[0])
+        for turn in range(INTERCEPT_ROUNDS):
             loss, slope = self.loss.residuals(point.logits, point.intercepts, residuals)
-            if curvature is None or not fine:
+            if turn in (0, 1):
                 curvature = self.loss.intercept_hessian(residuals)
             move = _solve_intercepts(curvature, slope)
-            previous, excess = excess, 0.5 * (move * slope).sum(axis=1)
-            fine = 1e-3 * tolerance * l2_lambda / (l2_lambda + self.basis.squares[0])
+            excess = 0.5 * (move * slope).sum(axis=1)
             if (excess <= np.maximum(fine * loss, 1e-30)).all():
                 break
             point.intercepts = point.intercepts - move
@@ -224,7 +223,7 @@ class Solver:
     ) -> tuple[Evaluation, bool]:
         """Take the step, halved per problem until J does not grow; the point changes in place."""
         weights, intercepts = step
-        m, P, K = weights.shape
+        m, P, _ = weights.shape
         logits = self.basis.forward(weights.reshape(m, -1)).reshape(point.logits.shape)
         old = point.intercepts
         point.weights += weights
@@ -247,7 +246,7 @@ class Solver:
             taken = taken_new
         return after, halved
 
-    def _take(self, problems: Array) -> Solver:
+    def take(self, problems: Array) -> Solver:
         """Return the solver of some of the problems."""
         return Solver(self.basis, self.loss.take(problems), self.null[problems])
 
@@ -260,6 +259,12 @@ class _System:
     curvature: Curvature
     l2_lambda: Any
     n_classes: int
+
+    def take(self, problems: Array) -> _System:
+        """Return the system of some of the problems."""
+        return _System(
+            self.solver.take(problems), self.curvature.take(problems), self.l2_lambda, self.n_classes
+        )
 
     def product(self, s: Array, sb: Array) -> tuple[Array, Array]:
         """Return H (s, sb) for (m, P K) and (P K,)."""
@@ -276,42 +281,52 @@ class _System:
 def _conjugate_gradients(
     system: _System, r: Array, rb: Array, inverse: Array, inverse_b: Array, until: Array
 ) -> tuple[Array, Array, int]:
-    """Solve H x = r, all problems in step; a problem stops when its ||r||^2 is below ``until``."""
+    """Solve H x = r for (m, P K) and (P K,); a problem leaves when its ||r||^2 is below ``until``."""
     K = system.n_classes
 
-    def dot(a: Array, b: Array, ab: Array, bb: Array) -> Array:
-        return (np.einsum("ij,ij->j", a, b) + ab * bb).reshape(-1, K).sum(axis=1)
+    def dot(a: Array, b: Array) -> Array:
+        return np.asarray(np.einsum("ij,ij->j", a, b).reshape(-1, K).sum(axis=1))
 
-    def spread(values: Array) -> Array:
-        return np.repeat(values.astype(r.dtype), K)
+    def dot_b(a: Array, b: Array) -> Array:
+        return np.asarray((a * b).reshape(-1, K).sum(axis=1))
 
-    x, xb = np.zeros_like(r), np.zeros_like(rb)
+    solution, solution_b = np.zeros_like(r), np.zeros_like(rb)
+    x, xb, columns = np.zeros_like(r), np.zeros_like(rb), np.arange(len(rb))
     z, zb = inverse * r, inverse_b * rb
     p, pb = z.copy(), zb.copy()
-    energy = dot(r, z, rb, zb)
-    running = np.ones(len(until), dtype=bool)
+    energy = dot(r, z) + dot_b(rb, zb)
     products = 0
-    for products in range(1, MAX_PRODUCTS + 1):
+    while products < MAX_PRODUCTS:
         q, qb = system.product(p, pb)
-        curved = dot(p, q, pb, qb)
-        running &= curved > 0
-        length = spread(np.where(running, energy / np.where(curved > 0, curved, 1), 0))
-        x += length * p
-        xb += length * pb
-        r -= length * q
-        rb -= length * qb
-        running &= np.einsum("ij,ij->j", r, r).reshape(-1, K).sum(axis=1) > until
-        if not running.any():
-            break
-        np.multiply(inverse, r, out=z)
-        zb = inverse_b * rb
-        fresh = dot(r, z, rb, zb)
-        ratio = spread(np.where(running, fresh / np.where(energy > 0, energy, 1), 0))
+        products += 1
+        curved = dot(p, q) + dot_b(pb, qb)
+        length = np.repeat(np.where(curved > 0, energy / np.where(curved > 0, curved, 1), 0), K)
+        length = length.astype(r.dtype)
+        p_long = p * length
+        x += p_long
+        xb += pb * length
+        q *= length
+        r -= q
+        rb -= qb * length
+        running = (dot(r, r) > until) & (curved > 0)
+        if not running.all():
+            solution[:, columns], solution_b[columns] = x, xb
+            if not running.any():
+                break
+            kept, keep = np.flatnonzero(running), np.repeat(running, K)
+            system, until, energy = system.take(kept), until[kept], energy[kept]
+            columns, inverse_b, xb, rb, pb = (v[keep] for v in (columns, inverse_b, xb, rb, pb))
+            x, r, p, inverse = (np.ascontiguousarray(v[:, keep]) for v in (x, r, p, inverse))
+        z, zb = inverse * r, inverse_b * rb
+        fresh = dot(r, z) + dot_b(rb, zb)
+        ratio = np.repeat(fresh / np.where(energy > 0, energy, 1), K).astype(r.dtype)
         p *= ratio
         p += z
         pb = zb + ratio * pb
         energy = fresh
-    return x, xb, products
+    else:
+        solution[:, columns], solution_b[columns] = x, xb
+    return solution, solution_b, products
 
 
 def _solve_intercepts(hessian: Array, slope: Array) -> Array:

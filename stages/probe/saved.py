@@ -98,6 +98,19 @@ def load_probe(path: Path | str) -> SavedProbe:
     ------
     ProbeError
         It is not there, or it is no probe of this tool.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> result = ProbeResult(
+    ...     "top_1", 1.0, 0.1, (), "by hand", np.ones((1, 3)), np.zeros(1), np.zeros((0, 2), np.float32),
+    ...     2, 0, 0.0, class_names=("cat", "dog"),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "probe.safetensors"
+    ...     _ = path.write_bytes(probe_bytes(result, {"backbone": "lite0"}))
+    ...     load_probe(path).head_state("fc.")["fc.weight"].shape
+    (2, 3)
     """
     from safetensors import SafetensorError, safe_open
 
@@ -111,6 +124,20 @@ def load_probe(path: Path | str) -> SavedProbe:
         raise ProbeError(f"{path}: no such file; probes lie in OUTPUT/results/linear_probe") from None
     except (SafetensorError, OSError) as error:
         raise ProbeError(f"{path}: not a safetensors file ({error}); name a probe's .safetensors") from error
-    class_names = tuple(json.loads(header.pop("class_names")))
-    multi_label = bool(json.loads(header.pop("multi_label")))
+    try:
+        class_names = tuple(str(name) for name in json.loads(header.pop("class_names")))
+        multi_label = bool(json.loads(header.pop("multi_label")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProbeError(f"{path}: its header is damaged ({error}); fit the probe again") from error
+    _check_leaves(path, weight, bias, 1 if len(class_names) == 2 and not multi_label else len(class_names))
     return SavedProbe(weight, bias, class_names, multi_label, header)
+
+
+def _check_leaves(path: Path | str, weight: NDArray[Any], bias: NDArray[Any], rows: int) -> None:
+    """Raise `ProbeError` unless both arrays are of the type and shape that the classes ask for."""
+    fits = weight.ndim == 2 and len(weight) == rows and bias.shape == (rows,)
+    if not fits or weight.dtype != np.float64 or bias.dtype != np.float64:
+        raise ProbeError(
+            f"{path}: weight {weight.shape} {weight.dtype} and bias {bias.shape} {bias.dtype} do not fit "
+            f"{rows} outputs; fit the probe again"
+        )

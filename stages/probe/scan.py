@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,10 @@ from stages.records import Metric, Progress
 
 Array = NDArray[Any]
 
-GROUP_BYTES = 256 << 20
-"""Logits of the folds that walk together; fewer folds at a time where they would take more."""
+TOGETHER_COLUMNS = 128
+"""Columns at which a product is as fast as it gets; trials walk together up to this many."""
+GROUP_BYTES = 128 << 20
+"""Logits of trials that walk together; one at a time where they would take more."""
 WARM_BYTES = 512 << 20
 """Mean weights of the folds that are kept, a start for the refit."""
 
@@ -75,18 +77,17 @@ def scan(
     labels
         (n,) or (n, K), as the metric wants them.
     """
-    L, n_classes = len(grid), _n_scores(targets, labels)
+    L, n_classes = len(grid), _n_scores(targets)
     tally = _Tally(metric, L, n_classes)
     result = Scan(np.zeros(L), np.ones(L, dtype=np.bool_))
     done = 0
-    for basis, group in _groups(parts, len(labels) * len(targets.present) * 8):
-        loss = make_loss(targets, np.stack([trial.fitted for trial in group], axis=1))
-        solver = Solver(basis, loss, loss.null()[0])
+    for basis, group in _groups(parts, targets):
         keep = 4 * L * basis.size * len(targets.present) <= WARM_BYTES
+        solver, score = _prepare(basis, targets, group)
         for i, (l2_lambda, solution) in enumerate(walk(solver, grid, tolerance)):
             result.converged[i] &= bool(solution.converged.all())
             for which, trial in enumerate(group):
-                tally.add(i, labels[trial.held], held_logits(targets, solution.point, which, trial.held))
+                tally.add(i, labels[trial.held], score(solution.point, which))
             if keep:
                 _remember(result.warm, l2_lambda, solution.point, targets, n_trials)
             if progress is not None:
@@ -96,32 +97,57 @@ def scan(
     return result
 
 
-def held_logits(targets: Targets, point: Point, which: int, rows: Array) -> Array:
-    """Return (r, K) logits of a trial on some rows; two classes become the columns (0, z)."""
+def _prepare(
+    basis: Basis, targets: Targets, group: list[Trial]
+) -> tuple[Solver, Callable[[Point, int], Array]]:
+    """Return the solver of a group, and what gives the logits of a trial's held rows."""
+    only = basis.subset(np.flatnonzero(group[0].fitted)) if len(group) == 1 else None
+    if only is None:
+        loss = make_loss(targets, np.stack([trial.fitted for trial in group], axis=1))
+
+        def among_all(point: Point, which: int) -> Array:
+            return _scores(targets, point, which, point.logits[group[which].held])
+
+        return Solver(basis, loss, loss.null()[0]), among_all
+    fitted, held = np.flatnonzero(group[0].fitted), basis.subset(group[0].held)
+    assert held is not None
+    loss = make_loss(replace(targets, labels=targets.labels[fitted]), np.ones((len(fitted), 1)))
+
+    def apart(point: Point, which: int) -> Array:
+        m, P, K = point.weights.shape
+        return _scores(targets, point, which, held.forward(point.weights.reshape(m, -1)).reshape(-1, P, K))
+
+    return Solver(only, loss, loss.null()[0]), apart
+
+
+def _scores(targets: Targets, point: Point, which: int, logits: Array) -> Array:
+    """Return (r, K) logits of a trial from (r, P, K) without intercepts; two classes are columns (0, z)."""
     if targets.loss == "softmax":
-        z = point.logits[rows, which] + point.intercepts[which]
+        z = logits[:, which] + point.intercepts[which]
     else:
         outputs = len(targets.present)
         problems = slice(which * outputs, (which + 1) * outputs)
-        z = point.logits[rows, problems, 0] + point.intercepts[problems, 0]
+        z = logits[:, problems, 0] + point.intercepts[problems, 0]
         if targets.two_classes:
             return np.hstack([np.zeros_like(z), z])
-    full = np.broadcast_to(targets.limits, (len(rows), len(targets.limits))).copy()
+    full = np.broadcast_to(targets.limits, (len(z), len(targets.limits))).copy()
     full[:, targets.present] = z
     return full
 
 
-def _n_scores(targets: Targets, labels: Array) -> int:
+def _n_scores(targets: Targets) -> int:
     """Return the columns of the scores."""
     return 2 if targets.two_classes else len(targets.limits)
 
 
 def _groups(
-    parts: Iterable[tuple[Basis, list[Trial]]], bytes_each: int
+    parts: Iterable[tuple[Basis, list[Trial]]], targets: Targets
 ) -> Iterator[tuple[Basis, list[Trial]]]:
-    """Yield the trials that walk together."""
-    size = max(1, GROUP_BYTES // max(bytes_each, 1))
+    """Yield the trials that walk together: as many as make a wide product, one where K is large."""
+    size = max(1, TOGETHER_COLUMNS // len(targets.present))
     for basis, trials in parts:
+        if 8 * basis.rows * len(targets.present) * min(size, len(trials)) > GROUP_BYTES:
+            size = 1
         for start in range(0, len(trials), size):
             yield basis, trials[start : start + size]
 
@@ -130,7 +156,7 @@ def _remember(
     warm: dict[float, Point], l2_lambda: float, point: Point, targets: Targets, n_trials: int
 ) -> None:
     """Add a group's solutions to the mean of all trials; intercepts are the median of its first group."""
-    m, P, K = point.weights.shape
+    m, _, K = point.weights.shape
     outputs = 1 if targets.loss == "softmax" else len(targets.present)
     weights = point.weights.reshape(m, -1, outputs, K).sum(axis=1) / n_trials
     intercepts = np.median(point.intercepts.reshape(-1, outputs, K), axis=0)

@@ -21,6 +21,7 @@ FIRST = 0.1
 """A walk starts where lambda is at least this share of the largest eigenvalue of the null Hessian."""
 KEPT_LOGITS_BYTES = 64 << 20
 SAMPLE_ROWS = 4096
+GROWTH_ROWS = 200
 
 
 @dataclass
@@ -45,14 +46,17 @@ class Trail:
     def predict(self, l2_lambda: float) -> Point:
         """Return a fresh point at which to start."""
         at, last = self.points[-1]
-        guess = Point(last.weights.copy(), last.intercepts.copy(), last.logits.copy())
-        if len(self.points) > 1:
+        if len(self.points) == 1:
+            guess = Point(last.weights.copy(), last.intercepts.copy(), last.logits.copy())
+        else:
             before, previous = self.points[-2]
             stretch = (np.log(l2_lambda) - at) / (at - before)
             factor = np.minimum(stretch, 2) * self._growth()[:, None]
-            guess.weights += factor * (last.weights - previous.weights)
-            guess.intercepts += factor * (last.intercepts - previous.intercepts)
-            guess.logits += factor * (last.logits - previous.logits)
+            guess = Point(
+                _beyond(last.weights, previous.weights, factor),
+                _beyond(last.intercepts, previous.intercepts, factor),
+                _beyond(last.logits, previous.logits, factor),
+            )
         if not self.keep_logits:
             m, P, K = guess.weights.shape
             guess.logits = self.solver.basis.forward(guess.weights.reshape(m, -1)).reshape(-1, P, K)
@@ -63,10 +67,20 @@ class Trail:
         if len(self.points) < 3:
             return np.ones(self.points[-1][1].logits.shape[1])
         (x3, p3), (x2, p2), (x1, p1) = self.points
-        d1, d2 = (p1.logits - p2.logits) / (x1 - x2), (p2.logits - p3.logits) / (x2 - x3)
+        some = slice(None, None, max(1, len(p1.logits) // GROWTH_ROWS))
+        middle = p2.logits[some]
+        d1, d2 = (p1.logits[some] - middle) / (x1 - x2), (middle - p3.logits[some]) / (x2 - x3)
         square = np.einsum("npk,npk->p", d2, d2)
         product = np.einsum("npk,npk->p", d1, d2)
         return np.asarray(np.clip(product / np.where(square > 0, square, 1), 0.5, 3.0))
+
+
+def _beyond(last: Array, previous: Array, factor: Array) -> Array:
+    """Return last + factor (last - previous)."""
+    out = last - previous
+    out *= factor
+    out += last
+    return out
 
 
 def walk(
@@ -85,7 +99,7 @@ def walk(
     start
         A point near the solution at the first lambda; None: from W = 0, by way of stronger lambdas.
     """
-    n, P, K = len(solver.loss.seen), len(solver.null), solver.loss.null()[1].shape[1]
+    n, P, K = solver.basis.rows, len(solver.null), solver.loss.null()[1].shape[1]
     trail = Trail(solver, 8 * n * P * K <= KEPT_LOGITS_BYTES)
     steps = list(_steps(solver, np.asarray(grid, dtype=np.float64), start is None))
     for l2_lambda, wanted in steps:

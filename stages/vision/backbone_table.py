@@ -56,8 +56,8 @@ def timm_rows(top1: Mapping[tuple[str, int], float]) -> Iterator[dict[str, str]]
         measured: dict[tuple[int, int], tuple[int, int]] = {}
         for name in by_architecture.get(architecture, [architecture]):
             config = get_pretrained_cfg(name)
-            if config is None or config.input_size[0] != 3:
-                continue
+            if config is None or config.input_size != (3, config.input_size[1], config.input_size[1]):
+                continue  # a preprocessing is square and in colour
             size, key = config.input_size[1], config.input_size[1:]
             if key not in measured:
                 measured[key] = _measure_timm(name, size)

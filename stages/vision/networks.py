@@ -26,6 +26,8 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     # The published weights expect the input transform; auxiliary classifiers are no part of a backbone.
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
+    # The only published weights take larger inputs than the network's default.
+    "vit_h_14": {"image_size": 518},
 }
 _INITIALISERS = frozenset(
     {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_}

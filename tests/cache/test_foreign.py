@@ -118,7 +118,7 @@ def test_files_that_are_no_features(store: Store, labels: Path, tmp_path: Path) 
         b"\x93NUMPY\x01\x00",
     ):
         path.write_bytes(content)
-        with pytest.raises(InvalidInputError, match="features.npy"):
+        with pytest.raises(InvalidInputError, match=r"features\.npy"):
             import_features(store, path, annotations, HERE)
     assert not (tmp_path / "trace").exists()
     for table in (FEATURES.ravel(), FEATURES.astype(int), FEATURES[:5], np.full((6, 4), np.nan, np.float32)):

@@ -39,6 +39,13 @@ def array(name: str, **values: Any) -> forge.Change:
     return lambda index: index["arrays"][name].update(values)
 
 
+def shift(name: str, by: int) -> forge.Change:
+    def change(index: dict[str, Any]) -> None:
+        index["arrays"][name]["offset"] += by
+
+    return change
+
+
 LIES: dict[str, tuple[forge.Change, str]] = {
     "array missing": (lambda index: index["arrays"].pop("ids"), "other arrays"),
     "array added": (lambda index: index["arrays"].update(more=index["arrays"]["ids"]), "other arrays"),
@@ -66,8 +73,8 @@ LIES: dict[str, tuple[forge.Change, str]] = {
     "offset in index": (array("features", offset=72), "overlap the user block"),
     "offset behind end": (array("features", offset=1 << 40), "of a file of"),
     "offset absurd": (array("features", offset=10**4000), "have no offset"),
-    "offset odd": (lambda i: i["arrays"]["labels"].update(offset=i["arrays"]["labels"]["offset"] + 1), "multiple of 8"),
-    "overlap": (lambda i: i["arrays"]["labels"].update(offset=i["arrays"]["features"]["offset"] + 8), "overlap"),
+    "offset odd": (shift("labels", 1), "multiple of 8"),
+    "overlap": (shift("labels", -4096), "overlap"),
     "rows differ": (array("labels", shape=[5]), "different numbers of rows"),
     "transposed": (array("features", shape=[4, 6]), "different numbers of rows"),
     "blocks missing": (array("features", blocks=[]), "wrong number of block digests"),

@@ -244,4 +244,3 @@ def penultimate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 
     yield command
     signal.signal(signal.SIGTERM, before)
-

@@ -114,7 +114,7 @@ def test_every_mistake_is_listed_at_once_with_its_place_and_the_nearest_name(tmp
     [
         ("", "study: missing"),
         ("x = [", "not TOML"),
-        (b"[study]\nname = \"\xff\"\n", "not UTF-8 at byte 16"),
+        (b'[study]\nname = "\xff"\n', "not UTF-8 at byte 16"),
         (GOOD.replace("resnet50.a1_in1k", "resnet50.a1_in1"), "did you mean 'resnet50.a1_in1k'"),
         (GOOD.replace('["resnet50.a1_in1k"]', "[]"), "backbone: "),
         (GOOD.replace('["resnet50.a1_in1k"]', '"resnet18"'), "backbone: "),
@@ -133,7 +133,10 @@ def test_every_mistake_is_listed_at_once_with_its_place_and_the_nearest_name(tmp
         (GOOD + "[fine_tune]\nweight_decays = [-1.0]\n", "fine_tune: weight_decays holds -1"),
         (GOOD + "[fine_tune]\ncrop_scale = [0.5, 0.1]\n", "fine_tune: crop_scale must be"),
         (GOOD + "[fine_tune]\nstep = 3\n", "fine_tune.step: unknown key; did you mean 'steps'"),
-        (GOOD + "[probe]\nlambdas = { cuont = 3 }\n", "probe.lambdas.cuont: unknown key; did you mean 'count'"),
+        (
+            GOOD + "[probe]\nlambdas = { cuont = 3 }\n",
+            "probe.lambdas.cuont: unknown key; did you mean 'count'",
+        ),
     ],
 )
 def test_one_mistake_is_one_line(tmp_path: Path, text: str | bytes, line: str) -> None:

@@ -137,7 +137,7 @@ def test_an_interruption_goes_on_upwards(tasks) -> None:
 def test_interrupted_workers_do_not_outlive_the_run(tmp_path: Path, tasks) -> None:
     """Ctrl-C while workers sleep: the process ends soon, and takes its workers along."""
     script = textwrap.dedent(
-        f"""
+        """
         import os, time
         from pathlib import Path
         from pipeline.executors import run_jobs

@@ -26,7 +26,10 @@ def write(ledger: Ledger, job: str = JOB, status: Any = "complete", **more: Any)
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    arrays = {"test_scores": np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2), "ids": np.array(["a", "é"])}
+    arrays = {
+        "test_scores": np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2),
+        "ids": np.array(["a", "é"]),
+    }
     written = write(
         ledger,
         result={"value": 0.5},

@@ -363,7 +363,12 @@ def test_mistakes_of_all_tables_are_listed_at_once(workshop) -> None:
     with pytest.raises(StudyError) as caught:
         plan(load_study(file))
     lines = caught.value.mistakes
-    assert [line.partition(":")[0] for line in lines] == ["backbone[1]", "dataset[1]", "dataset[2]", "dataset[3]"]
+    assert [line.partition(":")[0] for line in lines] == [
+        "backbone[1]",
+        "dataset[1]",
+        "dataset[2]",
+        "dataset[3]",
+    ]
     assert "did you mean 'digits'" in lines[-1]
     assert not (workshop.folder / "out").exists()
 

@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from cache import Entry
 from pipeline.config import Study, load_study
 from pipeline.errors import StudyError, SurroundingsError
+from pipeline.join import join_state
 from pipeline.ledger import Ledger
+from pipeline.plan import plan
 from pipeline.progress import Reporter
 from pipeline.resolve import cache_root, open_store
 from pipeline.run import Outcome, run
@@ -77,6 +80,10 @@ def rows_of(study: Study) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def names_of(entry: Entry) -> list[str]:
+    return [entry.metadata["class_names"][k] for k in entry.labels]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -107,7 +114,9 @@ def test_scores_have_one_complete_row_a_cell(finished: Study) -> None:
         assert row["status"] == "complete"
         assert 0 <= float(row["value"]) <= 1
         assert (row["backbone"], row["weights"], row["metric"]) == (NET, "random:0", "top_1")
-        assert (int(row["n_train"]), int(row["n_test"])) == ((12, 6) if row["dataset"] == "colours" else (6, 4))
+        assert (int(row["n_train"]), int(row["n_test"])) == (
+            (12, 6) if row["dataset"] == "colours" else (6, 4)
+        )
         assert (finished.output / row["source"]).is_file()
         assert bool(row["l2_lambda"]) == (row["regime"] == "linear_probe")
         assert bool(row["steps"]) == (row["regime"] != "linear_probe")
@@ -134,7 +143,7 @@ def test_rows_labels_and_ids_in_the_cache_are_those_of_the_csv(finished: Study) 
         entry = store.read(store.find_one(dataset="colours", split=split).key)
         rows = [row for row in wanted if row["split"] == split]
         assert list(entry.ids) == [row["path"] for row in rows]
-        assert [entry.metadata["class_names"][k] for k in entry.labels] == [row["label"] for row in rows]
+        assert names_of(entry) == [row["label"] for row in rows]
         assert entry.features.shape == (len(rows), 96)
 
 
@@ -175,12 +184,10 @@ def test_after_a_change_of_the_report_only_the_join_runs(workshop, finished: Stu
     assert "two image sets only" in (finished.output / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_lost_file_is_made_again(finished: Study) -> None:
-    before = contents(finished.output)
+def test_a_lost_file_makes_the_join_stale(finished: Study) -> None:
+    assert join_state(plan(finished))[0] == "done"
     (finished.output / "scores.csv").unlink()
-    outcome = run(finished)
-    assert outcome.done == ()
-    assert contents(finished.output)["scores.csv"] == before["scores.csv"]
+    assert join_state(plan(finished)) == ("stale", "scores.csv is gone")
 
 
 def test_lost_features_are_extracted_again_and_are_the_same(finished: Study) -> None:
@@ -188,7 +195,7 @@ def test_lost_features_are_extracted_again_and_are_the_same(finished: Study) -> 
     info = store.find_one(dataset="colours", split="test")
     digest = store.read(info.key).content_digest
     store.remove(info.key)
-    outcome = run(finished, workers=1)
+    outcome = run(finished, ("extract",), workers=1)
     assert outcome.done == (f"extract/{NET}/colours/test",)
     assert store.read(info.key).content_digest == digest
 
@@ -261,15 +268,16 @@ def test_excluded_images_are_named_in_log_entry_record_and_report(workshop) -> N
     study = workshop.load({"extract": {"on_bad_image": "exclude"}})
     outcome = run(study, workers=1)
     assert outcome.failed == ()
-    (warning,) = [line for line in outcome.warnings if "left out" in line]
-    assert warning.startswith(f"extract/{NET}/colours/test: left out test/red/1.ppm: ")
+    first, second = [line for line in outcome.warnings if "left out" in line]
+    assert first.startswith(f"extract/{NET}/colours/test: left out test/red/1.ppm: ")
+    assert second == f"probe/{NET}/colours: 1 unreadable images of test left out: test/red/1.ppm"
     store = open_store()
     entry = store.read(store.find_one(dataset="colours", split="test").key)
     assert [id_ for id_, _ in entry.metadata["excluded"]] == ["test/red/1.ppm"]
     assert len(entry.ids) == 5
     assert "test/red/1.ppm" not in entry.ids
     # The rows behind the gap keep their labels.
-    assert [entry.metadata["class_names"][k] for k in entry.labels] == [id_.split("/")[1] for id_ in entry.ids]
+    assert names_of(entry) == [id_.split("/")[1] for id_ in entry.ids]
     assert {row["n_test"] for row in rows_of(study)} == {"5"}
     assert "test/red/1.ppm" in (study.output / "report.html").read_text(encoding="utf-8")
 
@@ -299,9 +307,9 @@ def test_an_image_that_changes_while_it_is_read_publishes_nothing(workshop) -> N
 # Interruption
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_extraction_goes_on_where_it_stopped(
-    workshop, penultimate, monkeypatch: pytest.MonkeyPatch, signal_: int
+    workshop, penultimate, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """The signal comes while the second batch of four is being reported."""
     workshop.images()
@@ -311,7 +319,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     def bar(self: Reporter, title: str, unit: str = "") -> Iterator[Any]:
         def update(done: int, total: int, note: str = "") -> None:
             if title == "extract" and note.endswith("train 6/12"):
-                os.kill(os.getpid(), signal_)
+                os.kill(os.getpid(), number)
 
         yield update
 
@@ -351,7 +359,9 @@ def test_an_unwritable_output_is_found_before_any_work(workshop, penultimate, st
     assert workshop.is_untouched()
 
 
-@pytest.mark.parametrize("dataset", [{"name": "colours", "source": "csv:colours/split.csv"}, {"name": "digits"}])
+@pytest.mark.parametrize(
+    "dataset", [{"name": "colours", "source": "csv:colours/split.csv"}, {"name": "digits"}]
+)
 def test_an_unwritable_cache_is_found_before_any_work(
     workshop, penultimate, monkeypatch: pytest.MonkeyPatch, dataset: Any
 ) -> None:
@@ -364,9 +374,7 @@ def test_an_unwritable_cache_is_found_before_any_work(
     assert "file.txt/cache" in result.errors[0]
 
 
-def test_a_full_disk_ends_the_run_and_not_the_job(
-    cached: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run_and_not_the_job(cached: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
     import pipeline.ledger as ledger

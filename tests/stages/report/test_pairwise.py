@@ -14,8 +14,8 @@ from stages.report.predictions import Predictions
 from stages.report.rank_exchange import Rankings, rank_exchange
 
 
-def predictions(name, seed, *, dataset="pets", n=80, classes=3, strength=1.0, labels=None, **more):
-    rng = np.random.default_rng(seed)
+def predictions(name, draw, *, dataset="pets", n=80, classes=3, strength=1.0, labels=None, **more):
+    rng = np.random.default_rng(draw)
     if labels is None:
         labels = np.random.default_rng(7).integers(0, classes, n)
     scores = rng.normal(size=(n, classes)) + strength * np.eye(classes)[labels]
@@ -32,6 +32,7 @@ def test_mcnemar_is_that_of_statsmodels(only_a, only_b, both):
     assert mcnemar(a, b) == pytest.approx(min(1.0, float(expected)))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_is_that_of_statsmodels(p):
     np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-12)
@@ -62,6 +63,10 @@ def test_the_per_class_exchange_is_that_of_swapping_predictions():
         hits += abs(value(np.where(swap, b, a)) - value(np.where(swap, a, b))) >= observed - 1e-12
     assert p == pytest.approx((1 + hits) / 4001, abs=4 * np.sqrt(p / 4000) + 3 * p / np.sqrt(ENOUGH_HITS))
     assert draws <= 20_000
+
+
+THREE = [("a", 0.5), ("b", 2.0), ("c", 2.0)]
+"""Models and how well each tells the classes apart."""
 
 
 def multi_label(seed, n=60, labels=4):
@@ -126,10 +131,7 @@ def test_sequential_stops_with_the_hit_that_is_enough():
 
 @pytest.mark.parametrize("metric", ["top_1", "mean_per_class", "map_11_point"])
 def test_every_pair_is_tested_and_corrected(metric):
-    models = [
-        predictions(name, seed, strength=s)
-        for seed, (name, s) in enumerate(zip("abc", (0.5, 2, 2), strict=True))
-    ]
+    models = [predictions(name, i, strength=s) for i, (name, s) in enumerate(THREE)]
     found = test_pairs(models, {"pets": metric}, draws=2000, map_draws=500)
     assert [(t.first, t.second) for t in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     assert found[0].p_value < 0.05 < found[2].p_value
@@ -182,9 +184,7 @@ def test_broken_predictions_are_refused():
 
 
 def test_the_set_that_ties_with_the_best_uses_raw_p():
-    models = [
-        predictions(n, i, strength=s, n=200) for i, (n, s) in enumerate([("a", 0.1), ("b", 2), ("c", 2)])
-    ]
+    models = [predictions(name, i, strength=s, n=200) for i, (name, s) in enumerate(THREE)]
     tests = test_pairs(models, {"pets": "top_1"})
     best, kept = ties_with_best(tests, {"a": 0.4, "b": 0.9, "c": 0.91})
     assert (best, kept) == ("c", ["b", "c"])
@@ -212,7 +212,7 @@ def test_mcnemar_has_its_exact_size():
 
 
 @pytest.mark.slow
-def test_the_rank_exchange_keeps_its_size_and_its_power():
+def test_the_rank_exchange_keeps_its_size_and_its_power(record_property):
     """Two models alike: at most 5 % found; one better: found as often whatever the scale of its scores."""
     rng = np.random.default_rng(0)
     alike = better = scaled = 0
@@ -227,7 +227,7 @@ def test_the_rank_exchange_keeps_its_size_and_its_power():
         p = rank_exchange(truth, a, good, draws=400, seed=trial)[0]
         better += p <= 0.05
         scaled += rank_exchange(truth, a, 100 * good, draws=400, seed=trial)[0] <= 0.05
-    print(f"size {alike / trials:.3f}, power {better / trials:.3f}, scaled {scaled / trials:.3f}")
+    record_property("figures", f"size {alike / trials:.3f}, power {better / trials:.3f}")
     assert alike / trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
     assert better == scaled
     assert better / trials > 0.5
