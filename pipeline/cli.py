@@ -292,6 +292,9 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_INPUT)
+    except BrokenPipeError:  # `penultimate plan STUDY | head`: whoever reads has seen enough
+        sys.stdout = None
+        sys.exit(EXIT_DONE)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted: everything finished is kept; run the same command again to go on", err=True)
         sys.exit(EXIT_INTERRUPTED)
@@ -306,20 +309,24 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def _exit_with(error: Exception) -> NoReturn:
     """Say a known error in lines and exit; an unknown one is a bug and keeps its traceback."""
-    from cache import CacheError, CacheWriteError, RemoteError
-    from stages.errors import InputError, MissingExtraError
-
-    if isinstance(error, StudyError | InputError | MissingExtraError):
-        status = EXIT_INPUT
-    elif isinstance(error, SurroundingsError | CacheWriteError | RemoteError):
-        status = EXIT_SURROUNDINGS
-    elif isinstance(error, CacheError):
-        status = EXIT_INPUT
-    else:
+    status = EXIT_INPUT if isinstance(error, StudyError) else _status_of(error)
+    if status is None:
         raise error
     for line in str(error).splitlines():
         click.echo(f"error: {line}", err=True)
     sys.exit(status)
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the exit status of an error, None for one that nobody foresaw."""
+    from cache import CacheError, CacheWriteError, LockTimeoutError, RemoteError
+    from stages.errors import InputError, MissingExtraError
+
+    if isinstance(error, CacheWriteError | LockTimeoutError | RemoteError | SurroundingsError):
+        return EXIT_SURROUNDINGS
+    if isinstance(error, InputError | MissingExtraError | CacheError):
+        return EXIT_INPUT
+    return EXIT_SURROUNDINGS if isinstance(error, OSError) else None
 
 
 def _check_neighbours() -> None:

@@ -33,7 +33,7 @@ class Table(BaseModel):
 class StudyTable(Table):
     """``[study]``."""
 
-    name: str = Field(min_length=1, pattern=r"^[^/\\\x00-\x1f]+$")
+    name: str = Field(min_length=1, pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$")
     output: str | None = None
 
     @property
@@ -157,6 +157,8 @@ class TrainTable(Table):
         for decay in self.weight_decays or ():
             if not decay >= 0:
                 raise ValueError(f"weight_decays holds {decay:g}; every decay must be 0 or above")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} names one twice; every seed is one training")
         for name in ("crop_scale", "crop_ratio"):
             low, high = getattr(self, name)
             if not 0 < low <= high:

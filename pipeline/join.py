@@ -199,11 +199,14 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
     if _has_report_extra():
         contents["scores.parquet"] = scores_parquet(table)
     output = plan.study.output
+    before = (_read_stamp(plan) or {"files": []})["files"]
     for name, content in contents.items():
         make_folder((output / name).parent)
         write_file(output / name, content)
     stamp = {"made_from": _made_from(plan, rows), "files": list(contents), "remarks": remarks}
     write_file(output / STAMP, json.dumps(stamp, indent=1).encode())
+    for name in set(before) - set(contents):  # the figures of a regime that the study no longer has
+        (output / name).unlink(missing_ok=True)
     files = tuple(output / name for name in contents)
     return JoinOutcome(table, numbers, files, written=True, remarks=tuple(remarks))
 

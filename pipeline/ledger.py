@@ -167,6 +167,11 @@ class Ledger:
         return _read(path)
 
 
+def truth(labels: Any, ids: tuple[str, ...]) -> dict[str, Any]:
+    """Return labels and ids as arrays for the statistics of later."""
+    return {"labels": np.asarray(labels), "ids": np.array(ids, dtype=np.str_)}
+
+
 def file_stem(job: str) -> str:
     """Turn a job's name into a file name: readable, safe, and still unique."""
     safe = re.sub(r"[^A-Za-z0-9._=,@+-]+", "-", job.partition("/")[2].replace("/", "__"))

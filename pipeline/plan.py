@@ -6,9 +6,10 @@ network and imports no torch. Running is another module's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from cache import CacheKey, Store
 from pipeline.config import Study
@@ -16,7 +17,7 @@ from pipeline.jobs import STAGES, ExtractJob, Planned, Stage
 from pipeline.ledger import Ledger
 from pipeline.plan_probes import plan_probes
 from pipeline.plan_training import plan_regime
-from pipeline.resolve import Images, Resolved, open_store, resolve
+from pipeline.resolve import Images, Resolved, open_store, resolve, without
 from stages.extract.recipe import ingredients
 from stages.records import Backbone, Progress, SplitName
 
@@ -46,6 +47,7 @@ def plan(
     stages: tuple[Stage, ...] = STAGES,
     root: Path | None = None,
     rehash: bool = False,
+    weights_sha256: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> Plan:
     """Compare what a study asks for with what is there.
@@ -61,6 +63,8 @@ def plan(
         The cache's root; default $PENULTIMATE_CACHE, else ~/.cache/penultimate.
     rehash : bool
         Hash every image again.
+    weights_sha256 : mapping of str to str, optional
+        Hashes of weights that only running code can tell, by backbone label.
     progress : Progress, optional
         Told about hashing, the one slow part.
 
@@ -86,6 +90,7 @@ def plan(
     """
     need_images = any(stage in stages for stage in ("extract", "fine-tune", "scratch"))
     resolved = resolve(study, root=root, need_images=need_images, rehash=rehash, progress=progress)
+    resolved = replace(resolved, backbones=tuple(_known(b, weights_sha256) for b in resolved.backbones))
     store, history = open_store(root), Ledger(study.output).history()
     jobs = list(_plan_extraction(study, resolved, store))
     keys = {
@@ -99,11 +104,41 @@ def plan(
          for name, why in resolved.absent.items()]  # fmt: skip
     if study.probe.enabled:
         jobs += plan_probes(study, resolved, store, keys, history)
+    readable = _readable(study, resolved, jobs, store)
     for regime in ("fine_tune", "from_scratch"):
         table = study.training(regime)
         if table is not None:
-            jobs += plan_regime(study, regime, table, resolved, history)
+            jobs += plan_regime(study, regime, table, readable, history)
     return Plan(study, tuple(jobs), resolved, tuple(notes))
+
+
+def _known(backbone: Backbone, weights_sha256: Mapping[str, str]) -> Backbone:
+    """Fill in the hash of weights that running code has told."""
+    sha256 = weights_sha256.get(backbone.label)
+    return replace(backbone, weights=replace(backbone.weights, sha256=sha256)) if sha256 else backbone
+
+
+def _readable(study: Study, resolved: Resolved, jobs: Sequence[Planned], store: Store) -> Resolved:
+    """Leave the images out of training that extraction could not read, where the policy is to exclude.
+
+    Which ones they are stands in the cached entries; until a data set has been extracted through one
+    backbone at least, its training waits.
+    """
+    if study.extract.on_bad_image == "error":
+        return resolved
+    excluded: dict[tuple[str, str], set[str]] = {}
+    for planned in jobs:
+        if isinstance(planned.job, ExtractJob) and planned.state == "done" and planned.job.key:
+            place = planned.job.dataset, planned.job.split.name
+            if place not in excluded:
+                excluded[place] = {id_ for id_, _ in store.read(planned.job.key).metadata["excluded"]}
+    images, absent = {}, dict(resolved.absent)
+    for name, all_images in resolved.images.items():
+        if all((name, split) in excluded for split in all_images.dataset.splits):
+            images[name] = without(all_images, {s: excluded[name, s] for s in all_images.dataset.splits})
+        else:
+            absent[name] = "which images cannot be read is known once its features are extracted"
+    return replace(resolved, images=images, absent=absent)
 
 
 def _plan_extraction(study: Study, resolved: Resolved, store: Store) -> Iterator[Planned]:

@@ -53,7 +53,7 @@ class _Cell:
         if final and "validation" in self.dataset.splits:
             fit_on = ("train", "validation")
         score_on: SplitName = "test" if final else "validation"
-        what = f"final,seed={seed}" if final else f"lr={rate:g},wd={decay:g},seed={seed}"
+        what = f"final,seed={seed}" if final else f"lr={rate!r},wd={decay!r},seed={seed}"
         columns = (
             score_columns(self.study, self.backbone, self.dataset.name, self.regime, seed=seed)
             if final
@@ -97,14 +97,28 @@ def plan_regime(
                 cell = _cell(study, regime, table, backbone, images)
                 yield from _plan_cell(cell, history)
                 continue
-            for seed in table.seeds:
-                yield Planned(
-                    f"{regime}/{backbone.label}/{entry.name}/final,seed={seed}",
-                    STAGE_OF_REGIME[regime],
-                    "waiting",
-                    f"its images are not on this machine: {resolved.absent[entry.name]}",
-                    columns=score_columns(study, backbone, entry.name, regime, seed=seed),
-                )
+            yield from _plan_without_images(study, regime, table, backbone, entry.name, resolved, history)
+
+
+def _plan_without_images(
+    study: Study,
+    regime: Regime,
+    table: TrainTable,
+    backbone: Backbone,
+    dataset: str,
+    resolved: Resolved,
+    history: History,
+) -> Iterator[Planned]:
+    """Take the results that are there as they are: without the images nothing can be compared or run."""
+    for seed in table.seeds:
+        name = f"{regime}/{backbone.label}/{dataset}/final,seed={seed}"
+        columns = score_columns(study, backbone, dataset, regime, seed=seed)
+        record = history.finished.get(name)
+        if record is not None:
+            yield Planned(name, STAGE_OF_REGIME[regime], "done", str(record.path), columns=columns)
+        else:
+            why = resolved.absent[dataset]
+            yield Planned(name, STAGE_OF_REGIME[regime], "waiting", why, columns=columns)
 
 
 def _cell(study: Study, regime: Regime, table: TrainTable, backbone: Backbone, images: Images) -> _Cell:

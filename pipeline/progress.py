@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from stages.records import Progress
+
+LOG_SECONDS = 30.0
+"""Between two lines of progress where there is no terminal."""
 
 
 class Reporter:
@@ -41,17 +45,17 @@ class Reporter:
 
     @contextmanager
     def bar(self, title: str, unit: str = "") -> Iterator[Progress]:
-        """Show a bar; the callback inside takes (done, total, note)."""
+        """Show a bar; the callback inside takes (done, total, note). A log gets a line now and then."""
+        if not self.quiet and not self.stream.isatty():
+            yield self._lines(title, unit)
+            return
         from tqdm import tqdm
 
-        # A log file gets a line now and then, a terminal a moving bar.
-        interval = 0.1 if self.stream.isatty() else 10.0
         with tqdm(
             desc=title,
             unit=unit and f" {unit}",
             file=self.stream,
             disable=self.quiet,
-            mininterval=interval,
             delay=0.5,
             dynamic_ncols=True,
             leave=False,
@@ -64,6 +68,18 @@ class Reporter:
                 bar.update(done - bar.n)
 
             yield update
+
+    def _lines(self, title: str, unit: str) -> Progress:
+        """Return a callback that prints a line every so often."""
+        last = time.monotonic()
+
+        def update(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            if time.monotonic() - last >= LOG_SECONDS:
+                last = time.monotonic()
+                self.say(f"{title}: {done} of {total} {unit}: {note}".rstrip(": "))
+
+        return update
 
 
 SILENT = Reporter(quiet=True)

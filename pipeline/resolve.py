@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from cache import FileDigests, InvalidInputError, Store, sha256_of
 from cache.names import check_class_names, check_text
 from pipeline.config import BackboneTable, DatasetTable, Study
@@ -174,6 +176,18 @@ def _hash_images(
         )
         for name, dataset in loaded.items()
     }
+
+
+def without(images: Images, ids: Mapping[SplitName, set[str]]) -> Images:
+    """Return a data set without some of its rows."""
+    splits, digests, notes = {}, {}, []
+    for name, split in images.dataset.splits.items():
+        kept = np.array([i for i, id_ in enumerate(split.ids) if id_ not in ids[name]], dtype=np.intp)
+        splits[name] = split.take(kept)
+        digests[name] = tuple(images.image_sha256[name][i] for i in kept)
+        if len(kept) < len(split):
+            notes.append(f"{len(split) - len(kept)} unreadable images of {name} left out of training")
+    return Images(images.dataset.with_splits(splits, *notes), digests)
 
 
 def images_digest(images: Images, split: SplitName) -> str:

@@ -10,9 +10,10 @@ import errno
 import functools
 import re
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from cache import CacheWriteError
 from pipeline.config import Study
@@ -21,11 +22,14 @@ from pipeline.executors import run_jobs, worker_count
 from pipeline.jobs import STAGES, ExtractJob, Job, Planned, ProbeJob, Stage, TrainJob
 from pipeline.join import JoinOutcome, join, join_state
 from pipeline.ledger import file_stem
+from pipeline.place import Done, Place
 from pipeline.plan import Plan, plan
 from pipeline.plan_training import EVERY_POINT_DIVERGED
 from pipeline.progress import SILENT, Reporter
 from pipeline.resolve import cache_root
-from pipeline.work import Done, Place, perform, record_failure
+from pipeline.weights import prepare_weights
+from pipeline.work import perform, record_failure
+from stages.records import Progress
 
 SURROUNDINGS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EIO}
 """Errors of the operating system that concern the machine and not a job."""
@@ -118,6 +122,10 @@ def run(
     root = root or cache_root()
     replan = functools.partial(_plan, study, asked, root, reporter)
     current = replan(rehash=rehash)
+    if "extract" in asked or "fine-tune" in asked:
+        built = prepare_weights(current, reporter)
+        replan = functools.partial(replan, weights_sha256=built)
+        current = replan()
     for note in current.notes:
         reporter.say(f"note: {note}")
     place = Place(root, study.output)
@@ -161,12 +169,25 @@ def _pattern(only: str | None) -> re.Pattern[str]:
 
 
 def _plan(
-    study: Study, asked: tuple[Stage, ...], root: Path, reporter: Reporter, *, rehash: bool = False
+    study: Study,
+    asked: tuple[Stage, ...],
+    root: Path,
+    reporter: Reporter,
+    *,
+    rehash: bool = False,
+    weights_sha256: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Plan with a bar for the hashing."""
     try:
         with reporter.bar("hashing images", "images") as progress:
-            return plan(study, stages=asked, root=root, rehash=rehash, progress=progress)
+            return plan(
+                study,
+                stages=asked,
+                root=root,
+                rehash=rehash,
+                weights_sha256=weights_sha256,
+                progress=progress,
+            )
     except CacheWriteError as error:
         raise SurroundingsError(str(error)) from error
     except OSError as error:
@@ -249,22 +270,13 @@ def _trains_on_cpu(device: str) -> bool:
     return device == "cpu"
 
 
-def _perform(job: Job, place: Place, progress: object = None) -> Done:
-    """Do one job; weights that are not on this machine are fetched first."""
+def _perform(job: Job, place: Place, progress: Progress | None = None) -> Done:
+    """Do one job; one whose weights could not be had says so again, as its own failure."""
     if isinstance(job, ExtractJob) and job.key is None:
-        job = _with_weights(job, place)
-    return perform(job, place, progress)  # type: ignore[arg-type]
+        from stages.vision.fetch import fetch_weights
 
-
-def _with_weights(job: ExtractJob, place: Place) -> ExtractJob:
-    """Fetch a backbone's pretrained weights and hash them."""
-    from cache import FileDigests
-    from stages.vision.fetch import fetch_weights
-
-    path = fetch_weights(job.backbone)
-    sha256 = FileDigests(place.root / "digests.sqlite").digest(path)
-    weights = replace(job.backbone.weights, path=path, sha256=sha256)
-    return replace(job, backbone=replace(job.backbone, weights=weights))
+        fetch_weights(job.backbone)
+    return perform(job, place, progress)
 
 
 def _failure(job: Job, error: BaseException, place: Place) -> Failure:

@@ -176,12 +176,10 @@ def test_after_a_change_of_probe_only_probes_and_join_run(workshop, finished: St
     assert run(workshop.load(EVERYTHING), ("probe",), workers=1).done == outcome.done
 
 
-def test_after_a_change_of_the_report_only_the_join_runs(workshop, finished: Study) -> None:
-    outcome = run(workshop.load({**EVERYTHING, "report": {"limitations": ["two image sets only"]}}))
-    assert outcome.done == ()
-    assert outcome.joined is not None
-    assert outcome.joined.written
-    assert "two image sets only" in (finished.output / "report.html").read_text(encoding="utf-8")
+def test_after_a_change_of_the_report_only_the_join_is_stale(workshop, finished: Study) -> None:
+    changed = plan(workshop.load({**EVERYTHING, "report": {"limitations": ["two image sets only"]}}))
+    assert {job.state for job in changed.jobs} == {"done"}
+    assert join_state(changed) == ("stale", "results or report settings changed since the last join")
 
 
 def test_a_lost_file_makes_the_join_stale(finished: Study) -> None:
@@ -265,7 +263,8 @@ def test_a_mended_image_is_all_that_is_run_again(workshop) -> None:
 def test_excluded_images_are_named_in_log_entry_record_and_report(workshop) -> None:
     workshop.images()
     break_image(workshop)
-    study = workshop.load({"extract": {"on_bad_image": "exclude"}})
+    limits = {"limitations": ["one image set only"]}
+    study = workshop.load({"extract": {"on_bad_image": "exclude"}, "report": limits})
     outcome = run(study, workers=1)
     assert outcome.failed == ()
     first, second = [line for line in outcome.warnings if "left out" in line]
@@ -279,7 +278,9 @@ def test_excluded_images_are_named_in_log_entry_record_and_report(workshop) -> N
     # The rows behind the gap keep their labels.
     assert names_of(entry) == [id_.split("/")[1] for id_ in entry.ids]
     assert {row["n_test"] for row in rows_of(study)} == {"5"}
-    assert "test/red/1.ppm" in (study.output / "report.html").read_text(encoding="utf-8")
+    page = (study.output / "report.html").read_text(encoding="utf-8")
+    assert "test/red/1.ppm" in page
+    assert "one image set only" in page
 
 
 def test_an_image_that_changes_while_it_is_read_publishes_nothing(workshop) -> None:

@@ -1,0 +1,113 @@
+"""Stage two's job: a linear probe from cached features alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+from cache import Entry
+from pipeline.jobs import ProbeJob
+from pipeline.ledger import Ledger, truth
+from pipeline.place import Done, Place
+from pipeline.provenance import provenance
+from pipeline.resolve import open_store
+from stages.records import FeatureTable, Metric, Progress, SplitName
+
+
+def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
+    """Fit, select, refit and score one linear probe."""
+    from stages.probe import fit_probe
+    from stages.probe.saved import probe_bytes
+
+    store = open_store(place.root)
+    entries = {split: store.read(key) for split, key in job.entries.items()}
+    tables = {split: feature_table(entry) for split, entry in entries.items()}
+    test = tables["test"]
+    metric: Metric = job.metric or ("map_11_point" if test.multi_label else "top_1")
+    result = fit_probe(
+        tables["train"], tables.get("validation"), test, metric=metric, progress=progress, **job.settings
+    )
+    warnings = (*_left_out(entries), *result.warnings)
+    scores = {"test_scores": result.test_scores}
+    if result.test_logits is not None:
+        scores["test_logits"] = result.test_logits
+    Ledger(place.output).write(
+        "linear_probe",
+        job.name,
+        status="complete",
+        spec=job.spec,
+        columns={
+            **job.columns,
+            "metric": metric,
+            "value": result.value,
+            "n_train": result.n_train,
+            "n_test": result.n_test,
+            "l2_lambda": result.l2_lambda,
+        },
+        result={
+            "value": result.value,
+            "l2_lambda": result.l2_lambda,
+            "selection_method": result.selection_method,
+            "selection": [asdict(row) for row in result.selection],
+            "extras": {name: _finite(value) for name, value in result.extras.items()},
+            "warnings": list(warnings),
+            "seconds": result.seconds,
+            "entries": {split: entry.key.digest for split, entry in entries.items()},
+            "content_digests": {split: entry.content_digest for split, entry in entries.items()},
+            "class_names": list(test.class_names),
+        },
+        provenance=provenance(),
+        arrays={**scores, **truth(test.labels, test.ids)},
+        attachments={
+            ".safetensors": probe_bytes(
+                result, _head_metadata(job, entries["train"], metric, result.l2_lambda)
+            )
+        },
+    )
+    line = f"{metric} {100 * result.value:.2f} %, lambda {result.l2_lambda:.3g}"
+    return Done(line, warnings)
+
+
+def feature_table(entry: Entry) -> FeatureTable:
+    """Return a cached entry as the probe wants it; the features stay memory-mapped."""
+    groups = entry.row_metadata.get("group")
+    # Foreign features (`cache import`) have a recipe of their own, without images.
+    digests = dict(entry.key.ingredients.get("samples", ()))
+    return FeatureTable(
+        features=entry.features,
+        labels=entry.labels,
+        ids=entry.ids,
+        class_names=tuple(entry.metadata["class_names"]),
+        groups=tuple(g or "" for g in groups) if groups and any(groups) else None,
+        image_sha256=tuple(digests[id_] for id_ in entry.ids) if digests else None,
+        digest=entry.content_digest,
+    )
+
+
+def _left_out(entries: Mapping[SplitName, Entry]) -> Iterator[str]:
+    """Say which images a score knows nothing of, because they could not be read."""
+    for split, entry in entries.items():
+        ids = [id_ for id_, _ in entry.metadata["excluded"]]
+        if ids:
+            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+            yield f"{len(ids)} unreadable images of {split} left out: {', '.join(ids[:3])}{more}"
+
+
+def _head_metadata(job: ProbeJob, entry: Entry, metric: str, l2_lambda: float) -> dict[str, str]:
+    """Return what a saved probe must know to be used on new images."""
+    recipe = {name: value for name, value in entry.key.ingredients.items() if name != "samples"}
+    return {
+        "backbone": job.backbone,
+        "dataset": job.dataset,
+        "metric": metric,
+        "l2_lambda": repr(l2_lambda),
+        "ingredients": json.dumps(recipe, sort_keys=True),
+        "coordinates": json.dumps(dict(entry.metadata["coordinates"]), sort_keys=True),
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: None stands for "not finite", which log_loss may be."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,60 @@
+"""Stage three's job: one training, scored on one split."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pipeline.jobs import TrainJob
+from pipeline.ledger import Ledger, truth
+from pipeline.place import Done, Place
+from pipeline.provenance import provenance
+from stages.records import Progress
+
+
+def train(job: TrainJob, place: Place, progress: Progress | None) -> Done:
+    """Train one grid point, or the final network at the chosen one."""
+    from stages.train import fine_tune, train_from_scratch
+
+    run = fine_tune if job.regime == "fine_tune" else train_from_scratch
+    result = run(
+        job.backbone,
+        job.dataset,
+        job.recipe,
+        learning_rate=job.learning_rate,
+        weight_decay=job.weight_decay,
+        seed=job.seed,
+        fit_on=job.fit_on,
+        score_on=job.score_on,
+        progress=progress,
+    )
+    scored = job.dataset.splits[job.score_on]
+    columns = {
+        **job.columns,
+        "metric": job.dataset.metric,
+        "value": result.value,
+        "n_train": result.n_train,
+        "n_test": result.n_test,
+        "steps": result.steps,
+        "learning_rate": job.learning_rate,
+        "weight_decay": job.weight_decay,
+    }
+    Ledger(place.output).write(
+        job.regime,
+        job.name,
+        status=result.status,
+        spec=job.spec,
+        columns=columns if job.columns else {},
+        result={
+            "value": result.value,
+            "curve": [asdict(point) for point in result.curve] if result.status == "complete" else [],
+            "class_names": list(job.dataset.class_names),
+            "notes": list(job.dataset.notes),
+            "warnings": [*job.notes, *result.warnings],
+            "steps": result.steps,
+            "seconds": result.seconds,
+        },
+        provenance=provenance(torch=True),
+        arrays={"test_scores": result.scores, **truth(scored.labels, scored.ids)},
+    )
+    line = "diverged" if result.value is None else f"{job.dataset.metric} {100 * result.value:.2f} %"
+    return Done(f"{line} after {result.steps} steps", (*job.notes, *result.warnings))
