@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 STUDY ?=
+REMOTE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PENULTIMATE := $(BIN)/penultimate
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check format bench extract probe fine-tune scratch join report run status \
-        readme constraints clean
+        cache-push cache-pull cache-verify readme constraints clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,11 @@ define stage
 	@$(PENULTIMATE) $(1) "$(STUDY)"
 endef
 
+define share
+	@test -n "$(REMOTE)" || { echo "where? make $@ REMOTE=URL, a folder or s3://, gs://, sftp://, hf://" >&2; exit 2; }
+	@$(PENULTIMATE) cache $(1) "$(REMOTE)" $(if $(STUDY),--study "$(STUDY)")
+endef
+
 extract: $(VENV)/demo.stamp ## stage one of STUDY=...: features into the cache
 	$(call stage,extract)
 
@@ -68,6 +74,15 @@ join: $(VENV)/demo.stamp ## stage three of STUDY=...: scores, statistics, figure
 
 report: join ## join, and say how to open the report of STUDY=...
 	@echo "open the report.html named above in a browser; it needs no network"
+
+cache-push: $(VENV)/demo.stamp ## copy what STUDY=... needs (else everything) from the cache to REMOTE=...
+	$(call share,push)
+
+cache-pull: $(VENV)/demo.stamp ## copy what STUDY=... needs (else everything) from REMOTE=... into the cache
+	$(call share,pull)
+
+cache-verify: $(VENV)/demo.stamp ## check every byte of the cache (of STUDY=...)
+	@$(PENULTIMATE) cache verify $(if $(STUDY),--study "$(STUDY)")
 
 run: $(VENV)/demo.stamp ## all stages of STUDY=...
 	$(call stage,run)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,14 @@ def build(log: Path, target: Path) -> str:
         }
         os.fsync(descriptor)
         size = os.fstat(descriptor).st_size
-        data_sha256 = digest_of_range(descriptor, block_bytes, size)
+        with ThreadPoolExecutor(1) as pool:
+            hashed = pool.submit(digest_of_range, descriptor, block_bytes, size)
+            _refuse_contradictions(target, placed)
+            data_sha256 = hashed.result()
         raw = canonical_json(replace(draft, arrays=placed, data_sha256=data_sha256).to_json())
         write_all(descriptor, pack(raw, block_bytes), 0)
         os.fsync(descriptor)
-        return _prove(descriptor, target, size)
+        return _prove(descriptor, size)
     finally:
         os.close(descriptor)
 
@@ -148,12 +152,16 @@ def _checked_batches(log: Path) -> Iterator[tuple[dict[str, Any], memoryview, me
         yield frame.header, payload[:cut], payload[cut:]
 
 
-def _prove(descriptor: int, target: Path, size: int) -> str:
-    """Hold the finished index against the file and against what libhdf5 reads."""
-    block = unpack(lambda offset, count: read_at(descriptor, offset, count), size)
-    index = parse_index(block.index, block.block_bytes, size)
-    for difference in contradictions(target, index.arrays):
+def _refuse_contradictions(target: Path, arrays: dict[str, ArraySpec]) -> None:
+    """Refuse a file in which libhdf5 reads other values, or at other places, than the index will say."""
+    for difference in contradictions(target, arrays):
         raise DefectError(difference)
+
+
+def _prove(descriptor: int, size: int) -> str:
+    """Read the finished index back as any reader will, and return its digest."""
+    block = unpack(lambda offset, count: read_at(descriptor, offset, count), size)
+    parse_index(block.index, block.block_bytes, size)
     return block.index_sha256
 
 

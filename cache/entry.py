@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,9 @@ from cache.rows import check_finite, check_ids, check_labels
 from cache.system import READ_FLAGS
 from cache.verified import VerifiedFiles
 
+Known = Callable[[os.stat_result, str], bool]
+"""Called with (status, index digest): was this state of the file verified?"""
+
 _PROVENANCE_BYTES = 1 << 20
 _WRONG_KIND = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EMLINK, errno.EOPNOTSUPP}
 
@@ -38,6 +41,8 @@ class OpenEntry:
     status: os.stat_result
     block: UserBlock
     index: Index
+    known: bool
+    """Whether every byte of this state of the file was verified before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +97,10 @@ class Entry:
 
 
 @contextlib.contextmanager
-def open_entry(path: Path) -> Iterator[OpenEntry]:
+def open_entry(path: Path, known: Known | None = None) -> Iterator[OpenEntry]:
     """Open a file and believe nothing of it but an index that holds.
+
+    ``known`` is asked whether this very state of the file was verified before.
 
     Raises
     ------
@@ -109,11 +116,18 @@ def open_entry(path: Path) -> Iterator[OpenEntry]:
             return read_at(file.fileno(), offset, count)
 
         block = unpack(read, status.st_size)
-        index = parse_index(block.index, block.block_bytes, status.st_size)
-        yield OpenEntry(file=file, status=status, block=block, index=index)
+        trusted = known is not None and known(status, block.index_sha256)
+        index = parse_index(block.index, block.block_bytes, status.st_size, known=trusted)
+        yield OpenEntry(file=file, status=status, block=block, index=index, known=trusted)
 
 
-def load(path: Path, digest: str, verified: VerifiedFiles, progress: BytesDone | None = None) -> Entry:
+def load(
+    path: Path,
+    digest: str,
+    verified: VerifiedFiles,
+    progress: BytesDone | None = None,
+    proved: str | None = None,
+) -> Entry:
     """Open, verify and map one entry.
 
     Parameters
@@ -126,6 +140,8 @@ def load(path: Path, digest: str, verified: VerifiedFiles, progress: BytesDone |
         Files whose every byte was checked before are not hashed again.
     progress : callable, optional
         Gets (bytes hashed, bytes in all).
+    proved : str, optional
+        Index digest of a file that was proved a moment ago by those who built it.
 
     Raises
     ------
@@ -134,13 +150,13 @@ def load(path: Path, digest: str, verified: VerifiedFiles, progress: BytesDone |
     DefectError
         It is not the entry asked for, or a byte of it is wrong.
     """
-    with open_entry(path) as opened:
-        if opened.index.key.digest != digest:
+    with open_entry(path, lambda status, index: verified.knows(status, index, digest)) as opened:
+        if not opened.known and opened.index.key.digest != digest:
             raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest}")
         entry = map_entry(path, opened)
-        if not verified.knows(opened.status, opened.block.index_sha256):
+        if not opened.known and opened.block.index_sha256 != proved:
             verify_values(entry, opened, progress)
-            verified.remember(opened.status, opened.block.index_sha256)
+            verified.remember(opened.status, opened.block.index_sha256, digest)
         return entry
 
 

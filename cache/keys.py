@@ -92,10 +92,10 @@ class CacheKey:
         InvalidInputError
             The mapping is empty or has no canonical JSON.
         """
-        plain = json.loads(canonical_json(dict(mapping)))
-        if not plain:
+        text = canonical_json(dict(mapping))
+        if not mapping:
             raise InvalidInputError("a key needs at least one ingredient")
-        return cls(digest=sha256_of(plain), ingredients=plain)
+        return cls(digest=hashlib.sha256(text).hexdigest(), ingredients=json.loads(text))
 
     def __str__(self) -> str:
         return self.digest

@@ -103,8 +103,19 @@ class Store:
         checked = metadata if isinstance(metadata, EntryMetadata) else EntryMetadata.from_mapping(metadata)
         return Writer(self, key, checked, timeout)
 
-    def read(self, key: CacheKey | str, *, progress: BytesDone | None = None) -> Entry:
+    def read(
+        self, key: CacheKey | str, *, progress: BytesDone | None = None, proved: str | None = None
+    ) -> Entry:
         """Return a verified entry.
+
+        Parameters
+        ----------
+        key : CacheKey or str
+            Which one.
+        progress : callable, optional
+            Gets (bytes hashed, bytes in all) while it is verified.
+        proved : str, optional
+            Index digest of a file that was built and proved a moment ago; it is not hashed once more.
 
         Raises
         ------
@@ -119,7 +130,7 @@ class Store:
         """
         path = self.path_of(key)
         with self.refusals(path):
-            return load(path, digest_of_key(key), self.verified, progress)
+            return load(path, digest_of_key(key), self.verified, progress, proved)
 
     def info(self, key: CacheKey | str) -> EntryInfo:
         """Return what a list shows of one entry.

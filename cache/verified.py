@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cache.catalogue import stamp_of
 from cache.digests import CLOCK_RESOLUTION_SECONDS
 
-_TABLE = """create table if not exists verified (
+_TABLE = """create table if not exists verified_2 (
     device text, inode text, size integer, mtime_ns integer, ctime_ns integer,
-    index_sha256 text, primary key (device, inode)) without rowid"""
+    index_sha256 text, key text, primary key (device, inode)) without rowid"""
 
 
 class VerifiedFiles:
@@ -28,23 +29,21 @@ class VerifiedFiles:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "verified.sqlite"
 
-    def knows(self, status: os.stat_result, index_sha256: str) -> bool:
-        """Whether this very state of the file was verified, with this index."""
-        query = "select size, mtime_ns, ctime_ns, index_sha256 from verified where device = ? and inode = ?"
+    def knows(self, status: os.stat_result, index_sha256: str, key: str) -> bool:
+        """Whether this very state of the file was verified, with this index, as the entry of this key."""
+        query = "select * from verified_2 where device = ? and inode = ?"
         with contextlib.suppress(sqlite3.Error, OSError), self._connection() as connection:
             row = connection.execute(query, (str(status.st_dev), str(status.st_ino))).fetchone()
-            return bool(row == (status.st_size, status.st_mtime_ns, status.st_ctime_ns, index_sha256))
+            return bool(row == (*stamp_of(status), index_sha256, key))
         return False
 
-    def remember(self, status: os.stat_result, index_sha256: str) -> None:
+    def remember(self, status: os.stat_result, index_sha256: str, key: str) -> None:
         """Keep a verified state, unless the file is so new that it could change unnoticed."""
         if status.st_ctime_ns > time.time_ns() - int(CLOCK_RESOLUTION_SECONDS * 1e9):
             return
-        row = (str(status.st_dev), str(status.st_ino), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        row = (*stamp_of(status), index_sha256, key)
         with contextlib.suppress(sqlite3.Error, OSError), self._connection() as connection, connection:
-            connection.execute(
-                "insert or replace into verified values (?, ?, ?, ?, ?, ?)", (*row, index_sha256)
-            )
+            connection.execute("insert or replace into verified_2 values (?, ?, ?, ?, ?, ?, ?)", row)
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

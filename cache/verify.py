@@ -75,7 +75,7 @@ def verify(
         for contradiction in deep_contradictions(path) if deep else ():
             raise DefectError(f"its HDF5 side contradicts its index: {contradiction}")
         if sample is None:
-            store.verified.remember(opened.status, opened.block.index_sha256)
+            store.verified.remember(opened.status, opened.block.index_sha256, digest_of_key(key))
     return Verification(digest_of_key(key), path, nbytes, deep, time.monotonic() - start)
 
 

@@ -161,7 +161,7 @@ class Writer:
             )
         log.sync()
         built = self._folder / _BUILT_NAME
-        run_builder(log.path, built)
+        proved = run_builder(log.path, built)
         target = self._store.path_of(self.key)
         make_folder(target.parent)
         write_file(target.with_suffix(".json"), canonical_json(dict(self.metadata.provenance)))
@@ -169,7 +169,7 @@ class Writer:
             built.chmod(built.stat().st_mode & ~0o222)
             place_if_absent(built, target)
             sync_folder(target.parent)
-        entry = self._store.read(self.key)
+        entry = self._store.read(self.key, proved=proved)
         self._use(entry)
         self.discard()
         return entry

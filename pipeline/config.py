@@ -291,7 +291,7 @@ def _name_mistakes(study: Study) -> Iterator[str]:
 
     seen: set[str] = set()
     for i, backbone in enumerate(study.backbone, start=1):
-        if not backbone.name.startswith("python:"):
+        if not backbone.name.startswith("python:") and backbone.weights != "cached":
             try:
                 lookup(backbone.name)
             except BackboneError as error:

@@ -17,7 +17,7 @@ from pipeline.jobs import STAGES, ExtractJob, Planned, Stage
 from pipeline.ledger import Ledger
 from pipeline.plan_probes import plan_probes
 from pipeline.plan_training import plan_regime
-from pipeline.resolve import Images, Resolved, open_store, resolve, without
+from pipeline.resolve import Images, Resolved, open_store, resolve, with_network, without
 from stages.extract.recipe import ingredients
 from stages.records import Backbone, Progress, SplitName
 
@@ -144,7 +144,7 @@ def _readable(study: Study, resolved: Resolved, jobs: Sequence[Planned], store: 
 def _plan_extraction(study: Study, resolved: Resolved, store: Store) -> Iterator[Planned]:
     """One job per backbone, data set and split whose images are here."""
     settings = study.extract
-    for backbone in resolved.backbones:
+    for backbone in with_network(resolved):
         for name, images in resolved.images.items():
             for split_name, split in images.dataset.splits.items():
                 key = entry_key(study, backbone, images, split_name)

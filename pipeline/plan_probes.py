@@ -97,9 +97,9 @@ def _cached(
     cached: dict[SplitName, str] = {}
     for split in images.dataset.splits if images else SPLITS:
         key = keys.get((backbone.label, dataset, split))
-        wanted = _coordinates(study, backbone, dataset, split)
+        wanted = wanted_coordinates(study, backbone, dataset, split)
         found = [key] if key else [info.key for info in store.find(**wanted)]
-        if images is not None and key is None:
+        if images is not None and key is None and backbone.weights.kind != "cached":
             found = [digest for digest in found if _same_rows(store, digest, images, split)]
         if len(found) > 1:
             raise StudyError(
@@ -112,8 +112,10 @@ def _cached(
     return cached
 
 
-def _coordinates(study: Study, backbone: Backbone, dataset: str, split: SplitName) -> dict[str, str]:
-    """Return what a split's features are found by."""
+def wanted_coordinates(study: Study, backbone: Backbone, dataset: str, split: SplitName) -> dict[str, str]:
+    """Return what a split's features are found by; imported ones by their names alone."""
+    if backbone.weights.kind == "cached":
+        return {"backbone": backbone.label, "dataset": dataset, "split": split}
     return coordinates(backbone, dataset, split, precision=study.extract.precision)
 
 

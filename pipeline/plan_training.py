@@ -15,7 +15,7 @@ from pipeline.budgets import grid_of, recipe_of
 from pipeline.config import Study, TrainTable
 from pipeline.jobs import STAGE_OF_REGIME, Planned, TrainJob
 from pipeline.ledger import History
-from pipeline.resolve import Images, Resolved, images_digest
+from pipeline.resolve import Images, Resolved, images_digest, with_network
 from pipeline.states import score_columns, state_of
 from stages.records import Backbone, Dataset, Regime, SplitName, TrainRecipe
 from stages.splitting import hold_out
@@ -90,7 +90,7 @@ def plan_regime(
     history: History,
 ) -> Iterator[Planned]:
     """Plan every training job of one regime."""
-    for backbone in resolved.backbones:
+    for backbone in with_network(resolved):
         for entry in study.dataset:
             images = resolved.images.get(entry.name)
             if images is not None:

@@ -6,20 +6,21 @@ All mistakes of all tables are gathered before anything is refused, so that one 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cache import FileDigests, InvalidInputError, Store, sha256_of
+from cache.locks import silent
 from cache.names import check_class_names, check_text
 from pipeline.config import BackboneTable, DatasetTable, Study
 from pipeline.errors import StudyError
 from stages.backbones import resolve as resolve_backbone
 from stages.datasets import load_dataset
 from stages.errors import DatasetAbsentError, DatasetError, InputError
-from stages.records import Backbone, Dataset, Progress, SplitName
+from stages.records import Backbone, Dataset, Preprocessing, Progress, SplitName, Weights
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,20 @@ class Resolved:
     """Data sets whose images are not here, with the reason: their features may be cached all the same."""
 
 
+def with_network(resolved: Resolved) -> tuple[Backbone, ...]:
+    """Return the backbones that can be run: not those known by imported features only."""
+    return tuple(b for b in resolved.backbones if b.weights.kind != "cached")
+
+
 def cache_root() -> Path:
     """Return where the cache lies: $PENULTIMATE_CACHE, else ~/.cache/penultimate."""
     chosen = os.environ.get("PENULTIMATE_CACHE")
     return Path(chosen).expanduser() if chosen else Path("~/.cache/penultimate").expanduser()
 
 
-def open_store(root: Path | None = None) -> Store:
-    """Open the feature store below the cache's root."""
-    return Store((root or cache_root()) / "features")
+def open_store(root: Path | None = None, *, notify: Callable[[str], None] | None = None) -> Store:
+    """Open the feature store below the cache's root; it tells of locks and damage through ``notify``."""
+    return Store((root or cache_root()) / "features", notify=notify or silent)
 
 
 def resolve(
@@ -112,6 +118,8 @@ def _backbone(
     table: BackboneTable, study: Study, digests: FileDigests, rehash: bool, *, must_exist: bool
 ) -> Backbone:
     """Resolve one backbone and hash its weights file where it is here."""
+    if table.weights == "cached":
+        return _imported(table)
     backbone = resolve_backbone(
         table.name,
         weights=table.weights,
@@ -131,6 +139,19 @@ def _backbone(
         return backbone
     sha256 = digests.digest(backbone.weights.path, rehash=rehash)
     return replace(backbone, weights=replace(backbone.weights, sha256=sha256))
+
+
+def _imported(table: BackboneTable) -> Backbone:
+    """Return a backbone that is known by imported features only: no network, no preprocessing of ours."""
+    nothing = Preprocessing(0, "nearest", "whole", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return Backbone(
+        name=table.name,
+        weights=Weights(kind="cached", label="cached"),
+        preprocessing=nothing,
+        dimension=0,
+        imagenet_top1=table.imagenet_top1,
+        variant=table.variant,
+    )
 
 
 def _dataset(table: DatasetTable, study: Study, root: Path) -> Dataset:

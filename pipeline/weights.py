@@ -29,7 +29,7 @@ def prepare_weights(plan: Plan, reporter: Reporter) -> dict[str, str]:
     """
     built: dict[str, str] = {}
     for backbone in plan.resolved.backbones:
-        if backbone.weights.sha256 is not None:
+        if backbone.weights.sha256 is not None or backbone.weights.kind == "cached":
             continue
         try:
             if backbone.name.startswith("python:"):

@@ -198,8 +198,8 @@ def _check(facts: BackboneFacts, wanted: Preprocessing, weights: str, pooling: s
             f"{facts.name}: unknown interpolation {wanted.interpolation!r}: "
             f"choose one of {', '.join(get_args(Interpolation))}"
         )
-    if not 0 < wanted.crop_fraction <= 1:
-        raise BackboneError(f"{facts.name}: crop_fraction {wanted.crop_fraction} is not in (0, 1]")
+    if not 0 < wanted.crop_fraction <= 2:  # some names pad: their own fraction is 1.15
+        raise BackboneError(f"{facts.name}: crop_fraction {wanted.crop_fraction} is not in (0, 2]")
     if wanted.size < 1:
         raise BackboneError(f"{facts.name}: an input of {wanted.size} pixels is not possible")
     if min(wanted.std) <= 0:

@@ -43,7 +43,7 @@ class Preprocessing:
     interpolation: Interpolation
     """Pillow's resampling filter."""
     crop: Literal["whole", "center"]
-    """``whole``: resize both sides to ``size``. ``center``: short side to size / crop_fraction, then the centre."""
+    """``whole``: both sides become ``size``. ``center``: short side size / crop_fraction, then the centre."""
     crop_fraction: float
     """Share of the resized short side that the centre crop keeps; unused by ``whole``."""
     mean: tuple[float, float, float]
@@ -56,8 +56,9 @@ class Preprocessing:
 class Weights:
     """Where a backbone's weights come from, and what they are."""
 
-    kind: Literal["pretrained", "file", "package", "random"]
-    """``pretrained``: the name's own tag; ``random``: seeded initialisation."""
+    kind: Literal["pretrained", "file", "package", "random", "cached"]
+    """``pretrained``: the name's own tag; ``random``: seeded initialisation;
+    ``cached``: there is no network here, only features in the cache that somebody imported."""
     label: str
     """What people read and find entries by: "pretrained", "file:lite0.pth", "package:NAME", "random:0"."""
     path: Path | None = None
@@ -205,7 +206,7 @@ class PathResult:
     bound: NDArray[np.float64]
     """(L,) the optimum lies no more than this below ``objective``: rigorous."""
     estimate: NDArray[np.float64]
-    """(L,) how far it most likely lies below: half the squared Newton decrement."""
+    """(L,) how far it most likely lies below: half the squared Newton decrement; NaN where not asked for."""
     converged: NDArray[np.bool_]
     """(L,) whether the tolerance was met, by the protocol's rule."""
     evaluations: NDArray[np.int64]
@@ -277,6 +278,8 @@ class TrainRecipe:
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     """Aspect ratios of a random resized crop."""
     horizontal_flip: bool = True
+    validation_curve: bool = False
+    """Take the metric after steps 1, 2, 3, 5, 9, 17, ... too where the job scores validation; test never."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
     """The word auto: CUDA where there is one, else CPU."""
@@ -295,6 +298,8 @@ class CurvePoint:
     """Mean over the images of the last step; multi-label: summed over labels."""
     learning_rate: float
     images_per_second: float
+    value: float | None = None
+    """The data set's metric on validation after this step, a fraction; None = not taken here."""
 
 
 @dataclass(frozen=True)

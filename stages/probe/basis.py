@@ -208,7 +208,9 @@ def _mean(features: Array) -> NDArray[np.float64]:
 def _wide_basis(features: Array, mean: Array) -> Basis:
     """Return the basis of fewer rows than columns, in as many dimensions as rows."""
     centred = features.astype(np.float64) - mean
-    factors: tuple[Array, Array] = scipy.linalg.qr(centred.T, mode="economic", overwrite_a=True, check_finite=False)
+    factors: tuple[Array, Array] = scipy.linalg.qr(
+        centred.T, mode="economic", overwrite_a=True, check_finite=False
+    )
     directions, exact = factors[0], np.ascontiguousarray(factors[1].T)
     squares, rotation = _eigen(exact.T @ exact)
     eigen = (exact @ rotation).astype(np.float32)

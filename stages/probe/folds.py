@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages.errors import ProbeError
 from stages.records import FeatureTable
-from stages.splitting import partition, units_of
+from stages.splitting import hold_out, partition, units_of
 
 Array = NDArray[Any]
 
@@ -86,3 +86,57 @@ def _deal(labels: Array, count: int, seed: int) -> NDArray[np.intp]:
     fold = np.empty(len(labels), dtype=np.intp)
     fold[by_class] = np.arange(len(labels)) % count
     return fold
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One subset to fit and the rows to score it on."""
+
+    fitted: NDArray[np.bool_]
+    """(n,)."""
+    held: NDArray[np.intp]
+    """Rows that are scored."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows are fitted and scored."""
+
+    fold: NDArray[np.int16]
+    trials: list[Trial]
+    method: str
+    notes: tuple[str, ...] = ()
+
+
+def make_plan(
+    table: FeatureTable, n_train: int, selection: str, folds: int, seed: int, fraction: float
+) -> Plan:
+    """Return the trials of a selection; the first ``n_train`` rows are train, the others validation.
+
+    Raises
+    ------
+    ProbeError
+        An unknown selection, a share outside (0, 1), or too few rows.
+    """
+    n = len(table.ids)
+    if selection == "cross_validation":
+        made = make_folds(table, folds, seed)
+        trials = [Trial(made.fold != f, np.flatnonzero(made.fold == f)) for f in range(made.count)]
+        method = f"{made.count}-fold cross-validation over train + validation, seed {seed}"
+        return Plan(made.fold, trials, method, made.notes)
+    if selection != "validation":
+        raise ProbeError(f"selection = {selection!r}: use cross_validation or validation")
+    held = np.arange(n_train, n)
+    method = f"validation split of {n - n_train} rows"
+    if n_train == n:
+        if not 0 < fraction < 1:
+            raise ProbeError(f"validation_fraction = {fraction}: give a share between 0 and 1")
+        _, held = hold_out(
+            table.labels, fraction, seed=seed, groups=table.groups, image_sha256=table.image_sha256
+        )
+        method = f"validation on {len(held)} of {n} training rows held out, seed {seed}"
+        if not 0 < len(held) < n:
+            raise ProbeError(f"holding out {fraction:g} of {n} rows leaves one side empty: add rows")
+    fold = np.full(n, -1, dtype=np.int16)
+    fold[held] = 0
+    return Plan(fold, [Trial(fold < 0, held)], method)

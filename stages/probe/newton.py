@@ -22,107 +22,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.probe.basis import Basis
-from stages.probe.losses import Curvature, Loss
+from stages.probe.gradients import System, conjugate_gradients, solve_intercepts
+from stages.probe.losses import Loss
+from stages.probe.points import Evaluation, Point, Solution
 
 Array = NDArray[Any]
 
 MAX_STEPS = 30
-MAX_PRODUCTS = 400
 REDUCTION = 1e-4
 """Of the squared gradient, at most, in one step: further digits of a float32 step are noise."""
 AIM = 0.35
 """Share of the goal that a step aims for, so that its nonlinear part fits in too."""
 STALLED = 0.5
 INTERCEPT_ROUNDS = 8
+INTERCEPT_SHARE = 1e-9
+"""Of the tolerance: what may be left of J(W, b) - J(W, b*)."""
 ROUNDING = 4 * np.finfo(np.float64).eps
 """Of J: two objectives closer than this are the same float64 sum (all features constant: J = J_null)."""
 HALVINGS = 20
-
-
-@dataclass
-class Point:
-    """A candidate solution of P problems."""
-
-    weights: Array
-    """(m, P, K) exact coordinates."""
-    intercepts: Array
-    """(P, K)."""
-    logits: Array
-    """(n, P, K) without the intercepts."""
-
-    def take(self, problems: Array) -> Point:
-        """Return some of the problems."""
-        return Point(
-            np.ascontiguousarray(self.weights[:, problems]),
-            self.intercepts[problems],
-            np.ascontiguousarray(self.logits[:, problems]),
-        )
-
-    def put(self, problems: Array, other: Point) -> None:
-        """Overwrite some of the problems."""
-        self.weights[:, problems] = other.weights
-        self.intercepts[problems] = other.intercepts
-        self.logits[:, problems] = other.logits
-
-
-@dataclass
-class Evaluation:
-    """What float64 says of a point."""
-
-    objective: Array
-    """(P,)."""
-    bound: Array
-    """(P,) the optimum lies no more than this below."""
-    goal: Array
-    """(P,) the bound at which a problem has converged; not positive where J is no better than J_null."""
-    gradient: Array
-    """(m, P, K) by the weights, exact coordinates."""
-    intercept_gradient: Array
-    """(P, K)."""
-    intercept_curvature: Array
-    """(P, K) diagonal of the Hessian by b."""
-    residuals: Array
-    """(n, P, K)."""
-
-    @property
-    def converged(self) -> Array:
-        """(P,) whether the goal was met."""
-        return self.bound <= self.goal
-
-    def take(self, problems: Array) -> Evaluation:
-        """Return what is known of some of the problems."""
-        return Evaluation(
-            self.objective[problems],
-            self.bound[problems],
-            self.goal[problems],
-            np.ascontiguousarray(self.gradient[:, problems]),
-            self.intercept_gradient[problems],
-            self.intercept_curvature[problems],
-            np.ascontiguousarray(self.residuals[:, problems]),
-        )
-
-    def put(self, problems: Array, other: Evaluation) -> None:
-        """Overwrite what is known of some of the problems."""
-        self.objective[problems], self.bound[problems] = other.objective, other.bound
-        self.goal[problems] = other.goal
-        self.gradient[:, problems] = other.gradient
-        self.intercept_gradient[problems] = other.intercept_gradient
-        self.intercept_curvature[problems] = other.intercept_curvature
-        self.residuals[:, problems] = other.residuals
-
-
-@dataclass
-class Solution:
-    """Where a solve ended."""
-
-    point: Point
-    objective: Array
-    bound: Array
-    converged: Array
-    evaluation: Evaluation
-    """Of the point."""
-    passes: int
-    """Over the features, forth and back."""
 
 
 @dataclass(frozen=True)
@@ -173,30 +90,35 @@ class Solver:
         n = len(point.logits)
         penalty = l2_lambda / 2 * np.einsum("mpk,mpk->p", point.weights, point.weights)
         residuals = np.empty_like(point.logits)
-        fine = 1e-3 * tolerance * l2_lambda / (l2_lambda + self.basis.squares[0])
+        top = self.basis.squares[0]
+        fine = INTERCEPT_SHARE * tolerance * l2_lambda / (l2_lambda + top)
         for turn in range(INTERCEPT_ROUNDS):
             loss, slope = self.loss.residuals(point.logits, point.intercepts, residuals)
             if turn in (0, 1):
                 curvature = self.loss.intercept_hessian(residuals)
-            move = _solve_intercepts(curvature, slope)
+            move = solve_intercepts(curvature, slope)
             excess = 0.5 * (move * slope).sum(axis=1)
-            if (excess <= np.maximum(fine * loss, 1e-30)).all():
+            J = loss + penalty
+            if (excess <= fine * np.maximum(np.minimum(J, self.null - J), ROUNDING * J)).all():
                 break
-            point.intercepts = point.intercepts - move
-        J = loss + penalty
+            if turn + 1 < INTERCEPT_ROUNDS:
+                point.intercepts = point.intercepts - move
         gradient = self.basis.backward(residuals.reshape(n, -1)).reshape(point.weights.shape)
         gradient += l2_lambda * point.weights
-        bound = excess + np.einsum("mpk,mpk->p", gradient, gradient) / (2 * l2_lambda)
+        # What is left of b - b* moves the gradient by no more than sqrt(top * excess): ||H|| <= top / 2.
+        norm = np.sqrt(np.einsum("mpk,mpk->p", gradient, gradient)) + np.sqrt(top * np.maximum(excess, 0))
+        bound = excess + norm**2 / (2 * l2_lambda)
         goal = np.maximum(tolerance * np.minimum(J - bound, self.null - J), ROUNDING * J)
         diagonal = np.einsum("pkk->pk", curvature).copy()
         return Evaluation(J, bound, goal, gradient, slope, diagonal, residuals)
 
     def newton_step(
-        self, now: Evaluation, l2_lambda: float, dtype: type, reduction: float = REDUCTION
+        self, now: Evaluation, l2_lambda: float, dtype: type, reduction: float | None = None
     ) -> tuple[tuple[Array, Array], int]:
         """Return the Newton step (m, P, K) and (P, K) in exact coordinates, and the products it took.
 
-        It ends where the goal is in reach, and at the latest where ||residual||^2 <= reduction ||g||^2.
+        It ends where the goal is in reach, and at the latest where ||residual||^2 <= REDUCTION ||g||^2;
+        with a ``reduction`` of the caller's exactly there.
         """
         m, P, K = now.gradient.shape
         scale = np.sqrt(np.einsum("mpk,mpk->p", now.gradient, now.gradient))
@@ -211,9 +133,10 @@ class Solver:
         floor = np.finfo(np.float32).tiny
         inverse_b = (1 / np.maximum(mean_curvature * np.repeat(rows, K), floor)).astype(dtype)
         aim = 2 * l2_lambda * AIM * np.maximum(now.goal, 0) / scale**2
-        system = _System(self, self.loss.curvature(now.residuals, dtype), dtype(l2_lambda), K)
-        s, sb, products = _conjugate_gradients(
-            system, self.basis.to_eigen(-g), -gb, inverse.astype(dtype), inverse_b, np.maximum(aim, reduction)
+        until = np.maximum(aim, REDUCTION) if reduction is None else np.full(P, reduction)
+        system = System(self.basis, self.loss, self.loss.curvature(now.residuals, dtype), dtype(l2_lambda), K)
+        s, sb, products = conjugate_gradients(
+            system, self.basis.to_eigen(-g), -gb, inverse.astype(dtype), inverse_b, until
         )
         weights = self.basis.from_eigen(s).astype(np.float64) * columns
         return (weights.reshape(m, P, K), (sb * columns).reshape(P, K)), products
@@ -249,98 +172,3 @@ class Solver:
     def take(self, problems: Array) -> Solver:
         """Return the solver of some of the problems."""
         return Solver(self.basis, self.loss.take(problems), self.null[problems])
-
-
-@dataclass(frozen=True)
-class _System:
-    """The Hessian at a point, as products in eigen coordinates."""
-
-    solver: Solver
-    curvature: Curvature
-    l2_lambda: Any
-    n_classes: int
-
-    def take(self, problems: Array) -> _System:
-        """Return the system of some of the problems."""
-        return _System(
-            self.solver.take(problems), self.curvature.take(problems), self.l2_lambda, self.n_classes
-        )
-
-    def product(self, s: Array, sb: Array) -> tuple[Array, Array]:
-        """Return H (s, sb) for (m, P K) and (P K,)."""
-        basis = self.solver.basis
-        change = basis.eigen_forward(s)
-        change += sb
-        shaped = change.reshape(len(change), -1, self.n_classes)
-        self.solver.loss.product(self.curvature, shaped)
-        out = basis.eigen_backward(change)
-        out += self.l2_lambda * s
-        return out, change.sum(axis=0)
-
-
-def _conjugate_gradients(
-    system: _System, r: Array, rb: Array, inverse: Array, inverse_b: Array, until: Array
-) -> tuple[Array, Array, int]:
-    """Solve H x = r for (m, P K) and (P K,); a problem leaves when its ||r||^2 is below ``until``."""
-    K = system.n_classes
-
-    def dot(a: Array, b: Array) -> Array:
-        return np.asarray(np.einsum("ij,ij->j", a, b).reshape(-1, K).sum(axis=1))
-
-    def dot_b(a: Array, b: Array) -> Array:
-        return np.asarray((a * b).reshape(-1, K).sum(axis=1))
-
-    solution, solution_b = np.zeros_like(r), np.zeros_like(rb)
-    x, xb, columns = np.zeros_like(r), np.zeros_like(rb), np.arange(len(rb))
-    z, zb = inverse * r, inverse_b * rb
-    p, pb = z.copy(), zb.copy()
-    energy = dot(r, z) + dot_b(rb, zb)
-    products = 0
-    while products < MAX_PRODUCTS:
-        q, qb = system.product(p, pb)
-        products += 1
-        curved = dot(p, q) + dot_b(pb, qb)
-        length = np.repeat(np.where(curved > 0, energy / np.where(curved > 0, curved, 1), 0), K)
-        length = length.astype(r.dtype)
-        p_long = p * length
-        x += p_long
-        xb += pb * length
-        q *= length
-        r -= q
-        rb -= qb * length
-        running = (dot(r, r) > until) & (curved > 0)
-        if not running.all():
-            solution[:, columns], solution_b[columns] = x, xb
-            if not running.any():
-                break
-            kept, keep = np.flatnonzero(running), np.repeat(running, K)
-            system, until, energy = system.take(kept), until[kept], energy[kept]
-            columns, inverse_b, xb, rb, pb = (v[keep] for v in (columns, inverse_b, xb, rb, pb))
-            x, r, p, inverse = (np.ascontiguousarray(v[:, keep]) for v in (x, r, p, inverse))
-        z, zb = inverse * r, inverse_b * rb
-        fresh = dot(r, z) + dot_b(rb, zb)
-        ratio = np.repeat(fresh / np.where(energy > 0, energy, 1), K).astype(r.dtype)
-        p *= ratio
-        p += z
-        pb = zb + ratio * pb
-        energy = fresh
-    else:
-        solution[:, columns], solution_b[columns] = x, xb
-    return solution, solution_b, products
-
-
-def _solve_intercepts(hessian: Array, slope: Array) -> Array:
-    """Return H^-1 slope for (P, K, K): scaled to a unit diagonal, with the direction of ones made regular."""
-    diagonal = np.einsum("pkk->pk", hessian)
-    alive = diagonal > 0
-    root = np.sqrt(np.where(alive, diagonal, 1))
-    scaled = hessian / (root[:, :, None] * root[:, None, :])
-    K = hessian.shape[1]
-    index = np.arange(K)
-    scaled[:, index, index] = 1
-    if K > 1:
-        ones = np.where(alive, root, 0)
-        ones /= np.maximum(np.linalg.norm(ones, axis=1, keepdims=True), 1e-300)
-        scaled += ones[:, :, None] * ones[:, None, :]
-    right = np.where(alive, slope / root, 0)
-    return np.where(alive, np.linalg.solve(scaled, right[..., None])[..., 0] / root, 0)

@@ -43,6 +43,7 @@ def fit_path(
     *,
     tolerance: float = 1e-3,
     n_classes: int | None = None,
+    estimates: bool = True,
     memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -66,6 +67,9 @@ def fit_path(
         optimum at W = 0.
     n_classes
         Number of classes; None: the largest label + 1. A class without rows gets weights 0, intercept -inf.
+    estimates
+        Whether to work out ``estimate`` too, NaN otherwise. The bound alone decides on convergence; the
+        estimate takes about as long again as the path.
     memory
         Bytes that copies of the features may take; beyond it they are read block by block at every pass.
         None: as much as they take in float32, and 256 MiB at least. Not counted: a few arrays of
@@ -103,7 +107,7 @@ def fit_path(
     targets = make_targets(labels, n_classes)
     check_fittable(targets)
     with limited_threads(threads):
-        return _fit(features, targets, grid, tolerance, memory, progress)
+        return _fit(features, targets, grid, tolerance, estimates, memory, progress)
 
 
 def _fit(
@@ -111,6 +115,7 @@ def _fit(
     targets: Targets,
     grid: Array,
     tolerance: float,
+    estimates: bool,
     memory: int | None,
     progress: Progress | None,
 ) -> PathResult:
@@ -121,12 +126,14 @@ def _fit(
     solver = Solver(basis, loss, loss.null()[0])
     L, K, d = len(grid), len(targets.limits), features.shape[1]
     W, B = np.zeros((L, K, d)), np.zeros((L, K))
-    J, bound, guess, seconds = np.zeros(L), np.zeros(L), np.zeros(L), np.zeros(L)
+    J, bound, guess, seconds = np.zeros(L), np.zeros(L), np.full(L, np.nan), np.zeros(L)
     converged, passes = np.zeros(L, dtype=np.bool_), np.zeros(L, dtype=np.int64)
     events = list(left_out(targets))
     order = np.argsort(-grid)
     for i, (l2_lambda, solution) in zip(order, walk(solver, grid[order], tolerance), strict=True):
-        guess[i], products = estimate(solver, solution.evaluation, l2_lambda)
+        products = 0
+        if estimates:
+            guess[i], products = estimate(solver, solution.evaluation, l2_lambda)
         W[i], B[i] = unfold(basis, targets, solution.point.weights, solution.point.intercepts)
         J[i], bound[i] = solution.objective.sum(), solution.bound.sum()
         converged[i], passes[i] = solution.converged.all(), solution.passes + products

@@ -16,8 +16,10 @@ from stages.metrics import (
     top_1_from_counts,
 )
 from stages.probe.basis import Basis
+from stages.probe.folds import Trial
 from stages.probe.losses import make_loss
-from stages.probe.newton import Point, Solver
+from stages.probe.newton import Solver
+from stages.probe.points import Point
 from stages.probe.targets import Targets
 from stages.probe.walk import walk
 from stages.records import Metric, Progress
@@ -30,16 +32,6 @@ GROUP_BYTES = 128 << 20
 """Logits of trials that walk together; one at a time where they would take more."""
 WARM_BYTES = 512 << 20
 """Mean weights of the folds that are kept, a start for the refit."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One subset to fit and the rows to score it on."""
-
-    fitted: NDArray[np.bool_]
-    """(n,)."""
-    held: NDArray[np.intp]
-    """Rows that are scored."""
 
 
 @dataclass

@@ -15,19 +15,19 @@ from stages.errors import ProbeError
 from stages.metrics import calibration_error, evaluate, log_loss
 from stages.probe.basis import Basis, make_basis
 from stages.probe.certificate import estimate
-from stages.probe.folds import make_folds
+from stages.probe.folds import Trial, make_plan
 from stages.probe.losses import make_loss
-from stages.probe.newton import Point, Solution, Solver
+from stages.probe.newton import Solver
 from stages.probe.path import check_tolerance, default_lambdas, left_out, missed, unfold
+from stages.probe.points import Point, Solution
 from stages.probe.predict import logits_of, probabilities_of
 from stages.probe.scaling import SCALINGS, Scaling, scaled
-from stages.probe.scan import Scan, Trial, scan
+from stages.probe.scan import Scan, scan
 from stages.probe.tables import check_tables, stack_tables
 from stages.probe.targets import Targets, check_fittable, check_lambdas, make_targets
 from stages.probe.threads import limited_threads
 from stages.probe.walk import walk
 from stages.records import FeatureTable, Metric, ProbeResult, Progress, SelectionRow
-from stages.splitting import hold_out
 
 Array = NDArray[Any]
 Selection = Literal["cross_validation", "validation"]
@@ -35,16 +35,6 @@ Refit = Literal["train_and_validation", "train"]
 
 TIE = 1e-12
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Which rows are fitted and scored."""
-
-    fold: NDArray[np.int16]
-    trials: list[Trial]
-    method: str
-    notes: tuple[str, ...] = ()
 
 
 def fit_probe(
@@ -125,7 +115,7 @@ def fit_probe(
     if scaling not in SCALINGS or refit not in ("train_and_validation", "train"):
         raise ProbeError(f"scaling = {scaling!r}, refit = {refit!r}: one of them is unknown")
     table = train if validation is None else stack_tables(train, validation)
-    plan = _plan(table, len(train.ids), selection, folds, seed, validation_fraction)
+    plan = make_plan(table, len(train.ids), selection, folds, seed, validation_fraction)
     used = np.ones(len(table.ids), bool) if refit == "train_and_validation" else _first(table, train)
     fits = _Fits(table, metric, tolerance, scaling, memory)
     with limited_threads(threads):
@@ -285,29 +275,3 @@ def _selection_rows(grid: Array, found: Scan) -> tuple[SelectionRow, ...]:
 def _first(table: FeatureTable, train: FeatureTable) -> Array:
     """Return a mask of the rows of train."""
     return np.arange(len(table.ids)) < len(train.ids)
-
-
-def _plan(table: FeatureTable, n_train: int, selection: str, folds: int, seed: int, fraction: float) -> _Plan:
-    """Return the trials of a selection."""
-    n = len(table.ids)
-    if selection == "cross_validation":
-        made = make_folds(table, folds, seed)
-        trials = [Trial(made.fold != f, np.flatnonzero(made.fold == f)) for f in range(made.count)]
-        method = f"{made.count}-fold cross-validation over train + validation, seed {seed}"
-        return _Plan(made.fold, trials, method, made.notes)
-    if selection != "validation":
-        raise ProbeError(f"selection = {selection!r}: use cross_validation or validation")
-    held = np.arange(n_train, n)
-    method = f"validation split of {n - n_train} rows"
-    if n_train == n:
-        if not 0 < fraction < 1:
-            raise ProbeError(f"validation_fraction = {fraction}: give a share between 0 and 1")
-        _, held = hold_out(
-            table.labels, fraction, seed=seed, groups=table.groups, image_sha256=table.image_sha256
-        )
-        method = f"validation on {len(held)} of {n} training rows held out, seed {seed}"
-        if not 0 < len(held) < n:
-            raise ProbeError(f"holding out {fraction:g} of {n} rows leaves one side empty: add rows")
-    fold = np.full(n, -1, dtype=np.int16)
-    fold[held] = 0
-    return _Plan(fold, [Trial(fold < 0, held)], method)

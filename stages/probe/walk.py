@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.probe.newton import Point, Solution, Solver
+from stages.probe.newton import Solver
+from stages.probe.points import Point, Solution
 
 Array = NDArray[Any]
 

@@ -60,7 +60,7 @@ def regime_figure(table: TransferTable) -> Figure | None:
     """Draw each data set's scores under every regime: points are backbones, the bar is their mean."""
     from matplotlib.figure import Figure
 
-    if len(table.regimes) < 2:
+    if len(table.regimes) < 2 or table.cells["value"].isna().all():
         return None
     width = min(7.0, max(3.4, 0.62 * len(table.datasets) + 0.9))
     figure = Figure(figsize=(width, 2.9), layout="constrained")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stages.report.draw_cells import against_scratch, ranking_figure
+from stages.report.draw_fits import ProbePath, TrainingCurve, curve_figure, path_figure
 from stages.report.draw_scores import heat_map, regime_figure
 from stages.report.draw_transfer import dataset_figure, transfer_figure
 from stages.report.style import RC, require_matplotlib, save
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def render_figures(table: TransferTable, statistics: Mapping[str, Any]) -> dict[str, bytes]:
+def render_figures(
+    table: TransferTable,
+    statistics: Mapping[str, Any],
+    *,
+    paths: Sequence[ProbePath] = (),
+    curves: Sequence[TrainingCurve] = (),
+) -> dict[str, bytes]:
     """Draw every figure that the table has numbers for.
 
     Parameters
@@ -25,12 +32,17 @@ def render_figures(table: TransferTable, statistics: Mapping[str, Any]) -> dict[
     statistics : mapping
         What :func:`stages.report.statistics.statistics` made of it.
 
+    paths : sequence of ProbePath
+        The probes' selections, for the figure of the regularisation paths.
+    curves : sequence of TrainingCurve
+        The losses of the final training runs.
+
     Returns
     -------
     dict of str to bytes
         File name to content: ``transfer``, ``regimes``, ``fine_tune_against_scratch``, ``ranking``,
-        ``datasets_REGIME``, ``heat_map_REGIME``, each as ``.pdf`` and ``.png``.
-        A figure without a point to draw is left out.
+        ``datasets_REGIME``, ``heat_map_REGIME``, ``regularisation_paths``, ``training_REGIME``,
+        each as ``.pdf`` and ``.png``. A figure without a point to draw is left out.
 
     Raises
     ------
@@ -42,7 +54,8 @@ def render_figures(table: TransferTable, statistics: Mapping[str, Any]) -> dict[
 
     files: dict[str, bytes] = {}
     with rc_context(RC):
-        for name, draw in _drawings(table, statistics):
+        fits = _fits(table, paths, curves)
+        for name, draw in [*_drawings(table, statistics), *fits]:
             figure = draw()
             if figure is not None:
                 files[f"{name}.pdf"], files[f"{name}.png"] = save(figure)
@@ -62,3 +75,13 @@ def _drawings(
     for regime in table.regimes:
         yield f"datasets_{regime}", partial(dataset_figure, table, statistics, regime)
         yield f"heat_map_{regime}", partial(heat_map, table, regime)
+
+
+def _fits(
+    table: TransferTable, paths: Sequence[ProbePath], curves: Sequence[TrainingCurve]
+) -> Iterator[tuple[str, Callable[[], Figure | None]]]:
+    """Name and drawing of the figures of single fits."""
+    yield "regularisation_paths", partial(path_figure, table, paths)
+    for regime in table.regimes:
+        own = [curve for curve in curves if curve.regime == regime]
+        yield f"training_{regime}", partial(curve_figure, table, own)

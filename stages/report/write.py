@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.atomic import make_folder, write_file
+from stages.report.draw_fits import ProbePath, TrainingCurve
 from stages.report.figures import render_figures
 from stages.report.files import scores_csv, scores_parquet, statistics_json
 from stages.report.page import render_report
@@ -22,6 +23,8 @@ def write_report(
     limitations: Sequence[str] = (),
     details: Sequence[Mapping[str, Any]] = (),
     provenance: Mapping[str, Any] | None = None,
+    paths: Sequence[ProbePath] = (),
+    curves: Sequence[TrainingCurve] = (),
     write: Callable[[Path, bytes], None] = write_file,
 ) -> Path:
     """Write scores.csv, scores.parquet, statistics.json, figures/ and report.html into a folder.
@@ -32,6 +35,8 @@ def write_report(
         Created where it does not exist.
     table, statistics, title, limitations, details, provenance
         As :func:`stages.report.page.render_report` has them.
+    paths, curves
+        As :func:`stages.report.figures.render_figures` has them.
     write : callable
         Puts bytes in place; the default leaves either the old file or the new one, whole.
 
@@ -50,7 +55,7 @@ def write_report(
     write(folder / "scores.csv", scores_csv(table))
     write(folder / "statistics.json", statistics_json(statistics))
     write(folder / "scores.parquet", scores_parquet(table))
-    figures = render_figures(table, statistics)
+    figures = render_figures(table, statistics, paths=paths, curves=curves)
     make_folder(folder / "figures")
     for name, content in figures.items():
         write(folder / "figures" / name, content)

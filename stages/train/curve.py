@@ -21,7 +21,12 @@ def is_recorded(step: int, steps: int) -> bool:
     >>> [s for s in range(200) if is_recorded(s, 200)][:9]
     [0, 1, 2, 4, 8, 12, 16, 20, 24]
     """
-    return step & (step - 1) == 0 or step % max(steps // _REGULAR, 1) == 0 or step == steps - 1
+    return is_log_spaced(step) or step % max(steps // _REGULAR, 1) == 0 or step == steps - 1
+
+
+def is_log_spaced(step: int) -> bool:
+    """Whether a step is 0 or a power of two."""
+    return step & (step - 1) == 0
 
 
 class CurveWriter:

@@ -16,7 +16,7 @@ from stages.errors import BackboneError, DatasetError, InputError
 from stages.records import Backbone, Dataset, Preprocessing, Regime, SplitName, TrainRecipe
 from stages.vision.devices import PRECISIONS
 
-_NOT_PART_OF_THE_RESULT = ("device", "num_workers", "image_memory")
+_NOT_PART_OF_THE_RESULT = ("device", "num_workers", "image_memory", "validation_curve")
 _CROPS = ("whole", "central_87.5", "simclr")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from stages.metrics import evaluate
 from stages.records import CurvePoint, Progress, TrainResult
 from stages.train.batches import Source
 from stages.train.checkpoint import Progressed, load_checkpoint, remove_checkpoint, save_checkpoint
-from stages.train.curve import CurveWriter, is_recorded
+from stages.train.curve import CurveWriter, is_log_spaced, is_recorded
 from stages.train.evaluate import read_views, score
 from stages.train.export import write_weights
 from stages.train.job import TrainJob
@@ -56,7 +56,7 @@ def run_job(
             source = Source(images, labels, job.preprocessing, job.recipe, job.seed)
             _train(job, stepper, source, watch)
             images.close()
-            scores = _score(job, stepper)
+            scores = watch.scores()
         except DivergedError as problem:
             watch.steps = problem.step
             stepper.warnings.append(str(problem))
@@ -112,6 +112,7 @@ class _Watch:
 
     def __post_init__(self) -> None:
         self._fingerprint = self.job.fingerprint()
+        self._views: list[NDArray[np.uint8]] | None = None
         done = None
         if self.folder is not None:
             done = load_checkpoint(self.folder, self._fingerprint, self.stepper)
@@ -124,7 +125,7 @@ class _Watch:
         self.steps = point.step + 1
         total = self.job.recipe.steps
         if is_recorded(point.step, total):
-            self.curve.add(point)
+            self.curve.add(replace(point, value=self._validated(point.step)))
         if time.monotonic() - self._saved >= self.period and self.steps < total:
             self.save()
         if self.progress is not None:
@@ -135,6 +136,29 @@ class _Watch:
             except BaseException:
                 self.save()
                 raise
+
+    def _validated(self, step: int) -> float | None:
+        """Return the metric on validation where the recipe wants it after this step."""
+        job = self.job
+        if not (job.recipe.validation_curve and job.score_on == "validation" and is_log_spaced(step)):
+            return None
+        labels = job.dataset.splits[job.score_on].labels
+        return float(evaluate(job.dataset.metric, labels, self.scores()))
+
+    def scores(self) -> NDArray[np.float32]:
+        """Return the probabilities on the split to be scored; its images are read once."""
+        job = self.job
+        if self._views is None:
+            paths = job.dataset.splits[job.score_on].paths
+            self._views = read_views(paths, job.preprocessing, job.recipe)
+        return score(
+            self.stepper.network,
+            self._views,
+            job.preprocessing,
+            device=self.stepper.device,
+            precision=job.recipe.precision,
+            multi_label=job.dataset.multi_label,
+        )
 
     def save(self) -> None:
         """Write a checkpoint where there is a folder for it."""
@@ -150,19 +174,6 @@ class _Watch:
 def _train(job: TrainJob, stepper: Stepper, source: Source, watch: _Watch) -> None:
     """Do the steps that are not done."""
     train(stepper, source, learning_rate=job.learning_rate, start=watch.steps, after_look=watch)
-
-
-def _score(job: TrainJob, stepper: Stepper) -> NDArray[np.float32]:
-    """Return the probabilities on the split to be scored."""
-    views = read_views(job.dataset.splits[job.score_on].paths, job.preprocessing, job.recipe)
-    return score(
-        stepper.network,
-        views,
-        job.preprocessing,
-        device=stepper.device,
-        precision=job.recipe.precision,
-        multi_label=job.dataset.multi_label,
-    )
 
 
 def _result(job: TrainJob, watch: _Watch, scores: NDArray[Any] | None, seconds: float) -> TrainResult:

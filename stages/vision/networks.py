@@ -29,10 +29,6 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     # The only published weights take larger inputs than the network's default.
     "vit_h_14": {"image_size": 518},
 }
-_INITIALISERS = frozenset(
-    {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_}
-    | {getattr(nn.init, n) for n in dir(nn.init) if n.endswith("_") and not n.startswith("_")}
-)
 
 
 def build_network(backbone: Backbone, *, image_size: int | None = None) -> nn.Module:
@@ -59,7 +55,8 @@ def build_network(backbone: Backbone, *, image_size: int | None = None) -> nn.Mo
     """
     random = backbone.weights.kind == "random"
     own = backbone.name.startswith("python:") and backbone.weights.kind == "pretrained"
-    with seeded(backbone.weights.seed) if random or own else without_initialisation():
+    published = not backbone.name.startswith("python:")
+    with seeded(backbone.weights.seed) if random or not published else without_draws():
         network, heads = build_bare(backbone.name, pooling=backbone.pooling)
     if not random and not own:
         path = fetch_weights(backbone)
@@ -174,18 +171,21 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class without_initialisation(TorchFunctionMode):  # noqa: N801 - used like a function
-    """Skip the random filling of parameters that a weights file is about to overwrite.
+class without_draws(TorchFunctionMode):  # noqa: N801 - used like a function
+    """Fill with a constant instead of random numbers what a weights file is about to overwrite.
 
-    Safe because loading refuses a file that leaves a parameter unset.
+    Safe because loading refuses a file that leaves a parameter unset. Filled, because initialisers that
+    draw until all numbers lie within bounds would never end on memory that was left as it was.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Return the tensor as it is from every in-place initialiser."""
-        if func in _INITIALISERS:
-            return args[0] if args else next(iter((kwargs or {}).values()))
+        """Replace a draw by its middle."""
+        if func is torch.Tensor.normal_:
+            return args[0].fill_(args[1] if len(args) > 1 else (kwargs or {}).get("mean", 0.0))
+        if func is torch.Tensor.uniform_:
+            return args[0].zero_()
         return func(*args, **(kwargs or {}))
 
 

@@ -94,7 +94,8 @@ def s3_server(folder: Path) -> Iterator[Server]:
         json.dumps({"identities": [{"name": "me", "credentials": credentials, "actions": actions}]})
     )
     command = [
-        weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={config}",
+        weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        "-s3", f"-s3.config={config}",
         f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
         "-master.volumeSizeLimitMB=64", "-volume.max=20",
     ]  # fmt: skip

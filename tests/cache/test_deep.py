@@ -227,7 +227,7 @@ def test_verify_distrusts_what_was_remembered(store: Store, make: Make) -> None:
         from cache.entry import open_entry
 
         with open_entry(entry.path) as opened:
-            store.verified.remember(opened.status, opened.block.index_sha256)
+            store.verified.remember(opened.status, opened.block.index_sha256, entry.key.digest)
     store.read(entry.key)
     with pytest.raises(DamagedEntryError, match="its data hash to"):
         verify(store, entry.key)

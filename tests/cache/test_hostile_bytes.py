@@ -22,7 +22,7 @@ from tests.cache.conftest import Make, key_of
 class Forgetful(VerifiedFiles):
     """Remembers nothing, so that every reading verifies."""
 
-    def knows(self, status: os.stat_result, index_sha256: str) -> bool:
+    def knows(self, status: os.stat_result, index_sha256: str, key: str) -> bool:
         return False
 
 
@@ -189,7 +189,7 @@ def test_other_kinds_of_files_are_refused(store: Store, make: Make, kind: str, t
 
 def test_a_truncation_after_verification_is_noticed(store: Store, make: Make) -> None:
     path = make(rows=50, dimension=300).path
-    store.verified.remember(path.stat(), "whatever")
+    store.verified.remember(path.stat(), "whatever", key_of().digest)
     os.truncate(path, path.stat().st_size - 4096) if os.geteuid() == 0 else path.chmod(0o644)
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(DamagedEntryError):

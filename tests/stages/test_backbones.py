@@ -53,7 +53,7 @@ def test_every_row_can_be_read_and_is_sane() -> None:
         assert facts.name == name
         assert facts.dimension > 0
         assert facts.size > 0
-        assert 0 < facts.crop_fraction <= 1
+        assert 0 < facts.crop_fraction <= 1.15
         assert min(facts.std) > 0
         assert facts.imagenet_top1 is None or 0 < facts.imagenet_top1 < 1
 
@@ -179,7 +179,7 @@ def test_torchvisions_weights_are_found_in_torchs_folder(
         ({"name": "vit_tiny_patch16_224", "size": 96}, "224 pixels only"),
         ({"name": "resnet18", "size": -1}, "not possible"),
         ({"name": "resnet18", "interpolation": "cubic"}, "unknown interpolation"),
-        ({"name": "resnet18", "crop_fraction": 1.5}, "crop_fraction"),
+        ({"name": "resnet18", "crop_fraction": -0.5}, "crop_fraction"),
         ({"name": "resnet18", "std": (0.0, 1.0, 1.0)}, "std"),
         ({"name": "torchvision/googlenet", "pooling": "max"}, "timm networks only"),
         ({"name": "python:nets"}, "python:MODULE:FUNCTION"),
@@ -208,4 +208,6 @@ def test_the_table_knows_what_timm_can_give() -> None:
     from timm.models import list_pretrained
 
     missing = set(list_pretrained()) - set(known())
-    assert len(missing) <= 12, sorted(missing)
+    # Encoders that give a map instead of a vector, and networks whose input is not square.
+    assert all("_enc." in name or "sapiens2" in name for name in missing)
+    assert len(known()) > 2000

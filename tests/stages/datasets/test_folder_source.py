@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,7 +81,6 @@ def test_a_missing_folder(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows file names that are not UTF-8")
 def test_names_that_are_not_utf8_are_refused_by_name(tmp_path):
     fill(tmp_path, {"cat": 3, "dog": 3})
-    with open(os.fsencode(tmp_path / "cat") + b"/\xff.jpg", "wb") as file:
-        file.write(b"x")
+    Path(os.fsdecode(os.fsencode(tmp_path / "cat") + b"/\xff.jpg")).write_bytes(b"x")
     with pytest.raises(DatasetError, match="the name is not UTF-8"):
         load(tmp_path)

@@ -71,13 +71,13 @@ def _study(
     return rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_row() -> MakeRow:
     """One row, with the fields that matter changed."""
     return _row
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_study() -> MakeStudy:
     """Every row of a complete study."""
     return _study

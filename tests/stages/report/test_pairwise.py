@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,7 +34,7 @@ def test_mcnemar_is_that_of_statsmodels(only_a, only_b, both):
     assert mcnemar(a, b) == pytest.approx(min(1.0, float(expected)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_is_that_of_statsmodels(p):
     np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-12)
@@ -212,7 +214,7 @@ def test_mcnemar_has_its_exact_size():
 
 
 @pytest.mark.slow
-def test_the_rank_exchange_keeps_its_size_and_its_power(record_property):
+def test_the_rank_exchange_keeps_its_size_and_its_power():
     """Two models alike: at most 5 % found; one better: found as often whatever the scale of its scores."""
     rng = np.random.default_rng(0)
     alike = better = scaled = 0
@@ -227,7 +229,7 @@ def test_the_rank_exchange_keeps_its_size_and_its_power(record_property):
         p = rank_exchange(truth, a, good, draws=400, seed=trial)[0]
         better += p <= 0.05
         scaled += rank_exchange(truth, a, 100 * good, draws=400, seed=trial)[0] <= 0.05
-    record_property("figures", f"size {alike / trials:.3f}, power {better / trials:.3f}")
+    logging.getLogger(__name__).info(f"size {alike / trials:.3f}, power {better / trials:.3f}")
     assert alike / trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
     assert better == scaled
     assert better / trials > 0.5

@@ -219,9 +219,12 @@ def test_the_new_classifier_is_drawn_as_stated() -> None:
 
 @settings(max_examples=200)
 @given(
-    st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1),
-    st.sampled_from([(0.08, 1.0), (0.5, 0.5), (1.0, 1.0)]), st.sampled_from([(0.75, 4 / 3), (1.0, 1.0), (3.0, 3.0)]),
-)  # fmt: skip
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(0.08, 1.0), (0.5, 0.5), (1.0, 1.0)]),
+    st.sampled_from([(0.75, 4 / 3), (1.0, 1.0), (3.0, 3.0)]),
+)
 def test_crops_lie_inside_the_image(
     width: int, height: int, seed: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> None:

@@ -1,0 +1,248 @@
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, softmax
+from sklearn.linear_model import LogisticRegression
+
+from stages.errors import ProbeError
+from stages.probe import certify, default_lambdas, fit_path
+
+GRID = [1e3, 1e1, 1e-1, 1e-3]
+
+
+def scikit_learn(X, y, l2_lambda):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LogisticRegression(C=1 / l2_lambda, tol=1e-12, max_iter=100_000)
+        return model.fit(X.astype(np.float64), y)
+
+
+@pytest.mark.parametrize(("n", "d", "K"), [(60, 5, 3), (30, 40, 4), (200, 3, 2), (20, 50, 2)])
+@pytest.mark.parametrize("l2_lambda", [100.0, 1.0, 1e-2])
+def test_agrees_with_scikit_learn(blobs, n, d, K, l2_lambda):
+    X, y = blobs(n, d, K)
+    path = fit_path(X, y, [l2_lambda], tolerance=1e-10)
+    model = scikit_learn(X, y, l2_lambda)
+    assert path.coefficients[0] == pytest.approx(model.coef_, abs=1e-4)
+    Z = X @ path.coefficients[0].T + path.intercepts[0]
+    P = softmax(Z, axis=1) if K > 2 else np.hstack([1 - expit(Z), expit(Z)])
+    assert pytest.approx(model.predict_proba(X), abs=1e-4) == P
+
+
+@pytest.mark.parametrize("multi", [False, True])
+@pytest.mark.parametrize(("n", "d"), [(50, 4), (12, 20)])
+def test_optimum_lies_within_the_bound(blobs, independent, multi, n, d):
+    X, y = blobs(n, d, 3)
+    Y = independent.one_hot(y, 3)
+    if multi:
+        Y[np.random.default_rng(1).random(Y.shape) < 0.2] = -1
+    path = fit_path(X, Y if multi else y, GRID, tolerance=1e-2)
+    for i, l2_lambda in enumerate(GRID):
+        _, _, best = independent.optimum(X.astype(np.float64), Y, l2_lambda, multi)
+        ours = independent.objective(
+            X.astype(float), Y, path.coefficients[i], path.intercepts[i], l2_lambda, multi
+        )
+        assert ours == pytest.approx(path.objective[i], rel=1e-9)
+        noise = 1e-12 * best
+        assert best - noise <= path.objective[i] <= best + path.bound[i] + noise
+        assert path.objective[i] - best == pytest.approx(
+            path.estimate[i], rel=0.25, abs=max(noise, 1e-9 * best)
+        )
+        assert path.estimate[i] <= path.bound[i] * (1 + 1e-6) + noise
+        assert path.converged[i]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(4, 40),
+    st.integers(1, 30),
+    st.integers(2, 5),
+    st.floats(-4, 4),
+    st.sampled_from([1e-3, 1e-8]),
+    st.integers(0, 1000),
+)
+def test_every_point_is_certified(n, d, K, log_lambda, tolerance, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)).astype(np.float32)
+    y = rng.integers(0, K, n)
+    y[:2] = 0, 1
+    path = fit_path(X, y, [10.0**log_lambda], tolerance=tolerance, n_classes=K)
+    seen = certify(
+        X, y, path.coefficients[0], path.intercepts[0], path.lambdas[0], tolerance=tolerance, n_classes=K
+    )
+    assert path.converged[0]
+    assert seen.objective == pytest.approx(path.objective[0], rel=1e-9)
+    assert seen.bound <= 1.5 * path.bound[0] + 1e-12 * seen.objective
+
+
+def test_order_of_the_grid_is_kept(blobs):
+    X, y = blobs()
+    shuffled, sorted_ = fit_path(X, y, [0.1, 10.0, 1.0]), fit_path(X, y, [10.0, 1.0, 0.1])
+    assert shuffled.lambdas.tolist() == [0.1, 10.0, 1.0]
+    assert np.array_equal(shuffled.coefficients, sorted_.coefficients[[2, 0, 1]])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_predictions_do_not_depend_on_rotation_or_shift(seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(25, 4)), np.arange(25) % 3
+    Q = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    plain, moved = fit_path(X, y, [0.5], tolerance=1e-9), fit_path(X @ Q + 7, y, [0.5], tolerance=1e-9)
+    assert moved.objective == pytest.approx(plain.objective, rel=1e-7)
+    assert moved.coefficients[0] @ Q.T == pytest.approx(plain.coefficients[0], abs=1e-3)
+
+
+def test_two_column_softmax_is_one_sigmoid_at_half_lambda(blobs):
+    X, y = blobs(40, 3, 2)
+    two = fit_path(X, y, [3.0], tolerance=1e-10)
+    three = fit_path(X, y, [6.0], tolerance=1e-10, n_classes=3)
+    assert two.coefficients.shape == (1, 1, 3)
+    assert three.coefficients.shape == (1, 3, 3)
+    difference = three.coefficients[0, 1] - three.coefficients[0, 0]
+    assert difference == pytest.approx(two.coefficients[0, 0], abs=1e-4)
+    assert not three.coefficients[0, 2].any()
+    assert three.intercepts[0, 2] == -np.inf
+    assert any("no rows" in event for event in three.events)
+
+
+def test_a_multi_label_problem_is_one_problem_a_label(blobs):
+    X, y = blobs(40, 3, 3)
+    Y = (y[:, None] == np.arange(3)).astype(np.int8)
+    Y[:4, 1] = -1
+    path = fit_path(X, Y, [1.0], tolerance=1e-9)
+    kept = Y[:, 1] >= 0
+    alone = fit_path(X[kept], Y[kept, 1].astype(np.int64), [1.0], tolerance=1e-9)
+    assert path.coefficients[0, 1] == pytest.approx(alone.coefficients[0, 0], abs=1e-4)
+
+
+def test_constant_labels_go_to_their_limit(blobs):
+    X, _ = blobs(6, 2, 2)
+    Y = np.array([[1, 1, 0]] * 3 + [[0, 1, 0]] * 3, dtype=np.int8)
+    path = fit_path(X, Y, [1.0])
+    assert path.intercepts[0, 1:].tolist() == [np.inf, -np.inf]
+    assert np.isfinite(path.objective).all()
+    assert path.converged.all()
+
+
+def test_constant_columns_and_constant_features_are_fine(blobs):
+    X, y = blobs()
+    padded = np.hstack([X, np.full((len(X), 2), 3.0, np.float32)])
+    path = fit_path(padded, y, [1.0])
+    assert not path.coefficients[0, :, 5:].round(9).any()
+    nothing = fit_path(np.ones((6, 3), np.float32), np.array([0, 0, 1, 1, 2, 2]), [1.0, 1e-6])
+    assert nothing.converged.all()
+    assert nothing.objective == pytest.approx(6 * np.log(3))
+
+
+def test_strongest_lambda_does_not_stay_at_zero(blobs):
+    X, y = blobs(90, 5, 3, spread=3)
+    path = fit_path(X, y, [1e5])
+    assert path.converged[0]
+    assert np.mean((X @ path.coefficients[0].T + path.intercepts[0]).argmax(1) == y) > 0.8
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-8])
+def test_separable_data_at_the_weakest_lambda(blobs, tolerance):
+    X, y = blobs(80, 10, 4, spread=30)
+    path = fit_path(X, y, default_lambdas(), tolerance=tolerance)
+    assert path.converged.all()
+
+
+def test_ill_conditioned_features_reach_tight_tolerances():
+    rng = np.random.default_rng(0)
+    U, V = np.linalg.qr(rng.normal(size=(120, 30)))[0], np.linalg.qr(rng.normal(size=(30, 30)))[0]
+    X = (U * np.logspace(4, -4, 30)) @ V.T  # condition number 1e8
+    y = (X @ rng.normal(size=(30, 4))).argmax(axis=1)
+    y[:4] = range(4)
+    for tolerance in (1e-3, 1e-8):
+        path = fit_path(X, y, default_lambdas(), tolerance=tolerance)
+        assert path.converged.all()
+        for i in (0, 22, 44):
+            seen = certify(
+                X, y, path.coefficients[i], path.intercepts[i], path.lambdas[i], tolerance=2 * tolerance
+            )
+            assert seen.converged
+
+
+def test_many_more_rows_than_columns(blobs, independent):
+    X, y = blobs(1200, 4, 3)
+    path = fit_path(X, y, [1.0, 1e-4], tolerance=1e-8)
+    best = independent.optimum(X.astype(np.float64), independent.one_hot(y, 3), 1e-4, False)[2]
+    assert path.objective[1] == pytest.approx(best, rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(300, 8), (20, 60)])
+def test_reading_block_by_block_gives_the_same(blobs, tmp_path, dtype, shape):
+    X, y = blobs(*shape, 3)
+    path = tmp_path / "features.npy"
+    np.save(path, X.astype(dtype))
+    mapped = np.load(path, mmap_mode="r")
+    streamed = fit_path(mapped, y, GRID, tolerance=1e-9, memory=0)
+    kept = fit_path(X.astype(dtype), y, GRID, tolerance=1e-9)
+    assert streamed.converged.all()
+    assert streamed.coefficients == pytest.approx(kept.coefficients, abs=1e-4)
+
+
+def test_missed_tolerance_is_an_event(blobs, caplog, monkeypatch):
+    X, y = blobs(60, 5, 3)
+    monkeypatch.setattr("stages.probe.newton.MAX_STEPS", 0)
+    path = fit_path(X, y, [1.0])
+    assert not path.converged[0]
+    assert "missed tolerance" in path.events[0]
+    assert "missed tolerance" in caplog.text
+
+
+def test_progress_may_cancel(blobs):
+    X, y = blobs()
+
+    def cancel(done, total, note):
+        assert (done, total) == (1, 4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_path(X, y, GRID, progress=cancel)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": np.full((6, 2), np.nan, np.float32)}, "NaN or infinity, first in row 0"),
+        ({"features": np.array([[0.0, 1]] * 5 + [[np.inf, 0]], np.float32)}, "first in row 5"),
+        ({"features": np.zeros((6, 2), np.int64)}, "float32, float16 or float64"),
+        ({"features": np.zeros(6, np.float32)}, "shape"),
+        ({"features": np.zeros((0, 2), np.float32), "labels": []}, "at least one row"),
+        ({"labels": [0, 1, 0]}, "6 rows"),
+        ({"labels": [0] * 6}, "one class"),
+        ({"labels": [0, 1, 2, 0, 1, 3], "n_classes": 3}, "label 3 lies outside"),
+        ({"labels": [0, 1, -1, 0, 1, 1]}, "label -1 lies outside"),
+        ({"labels": [0.0, 1, 0, 1, 0, 1]}, "integers"),
+        ({"labels": np.full((6, 2), 2)}, "1, 0 or -1"),
+        ({"labels": np.ones((6, 2), np.int8)}, "rows with it"),
+        ({"labels": np.zeros((6, 2), np.int8), "n_classes": 3}, "2 columns"),
+        ({"lambdas": []}, "at least one"),
+        ({"lambdas": [1.0, 0.0]}, "greater than 0"),
+        ({"lambdas": [-1.0]}, "greater than 0"),
+        ({"lambdas": [np.inf]}, "finite"),
+        ({"lambdas": [1.0, 1.0]}, "twice"),
+        ({"tolerance": 0.0}, "between 0 and 1"),
+        ({"threads": 0}, "at least one"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    rng = np.random.default_rng(0)
+    asked = {
+        "features": rng.normal(size=(6, 2)).astype(np.float32),
+        "labels": [0, 1, 0, 1, 0, 1],
+        "lambdas": [1.0],
+        **change,
+    }
+    features, labels, lambdas = asked.pop("features"), np.array(asked.pop("labels")), asked.pop("lambdas")
+    if not labels.size:
+        labels = labels.astype(np.int64)
+    with pytest.raises(ProbeError, match=message):
+        fit_path(features, labels, lambdas, **asked)

@@ -1,0 +1,201 @@
+import dataclasses
+import html
+import io
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.errors import MissingExtraError
+from stages.report import join_scores, write_report
+from stages.report.figures import render_figures
+from stages.report.files import scores_parquet
+from stages.report.logodds import log_odds
+from stages.report.markdown import render_markdown
+from stages.report.page import render_report
+from stages.report.statistics import statistics
+from stages.report.style import look, percent_ticks
+from stages.report.text import correlation_lines, score_table
+
+PROBE = ["linear_probe"]
+
+
+def rendered(table, **more):
+    return render_report(table, statistics(table), **more)
+
+
+def test_every_file_is_written_and_the_same_table_gives_the_same_bytes(make_study, tmp_path):
+    table = join_scores(make_study(4, 2, ["linear_probe"]))
+    found = statistics(table)
+    page = write_report(tmp_path / "one", table, found, title="t")
+    write_report(tmp_path / "two", table, found, title="t")
+    names = sorted(str(p.relative_to(tmp_path / "one")) for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert {"report.html", "scores.csv", "scores.parquet", "statistics.json", "figures/transfer.pdf"} <= set(
+        names
+    )
+    assert page == tmp_path / "one" / "report.html"
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_figures_are_pdf_and_png_of_a_printable_size(make_study):
+    table = join_scores(make_study(5, 3)[:-1])
+    files = render_figures(table, statistics(table))
+    stems = {name.rsplit(".", 1)[0] for name in files}
+    assert stems == {
+        "transfer",
+        "regimes",
+        "fine_tune_against_scratch",
+        "ranking",
+        *(f"{kind}_{r}" for kind in ("datasets", "heat_map") for r in table.regimes),
+    }
+    for stem in stems:
+        assert files[f"{stem}.pdf"].startswith(b"%PDF")
+        with Image.open(io.BytesIO(files[f"{stem}.png"])) as image:
+            assert image.width <= 7.5 * 200
+            assert np.asarray(image.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize(
+    ("models", "datasets", "regimes"),
+    [(1, 1, PROBE), (2, 1, ["fine_tune", "from_scratch"]), (3, 2, PROBE), (40, 2, PROBE)],
+)
+def test_small_and_large_studies_have_figures_and_a_page(make_study, models, datasets, regimes):
+    table = join_scores(make_study(models, datasets, regimes))
+    assert render_figures(table, statistics(table))
+    assert "net_00" in rendered(table)
+
+
+def test_an_empty_study_has_a_page_that_says_so():
+    table = join_scores([])
+    assert render_figures(table, statistics(table)) == {}
+    assert "0 backbones x 0 data sets x 0 regimes: 0 cells with a score" in rendered(table)
+
+
+def test_a_study_where_everything_failed_still_has_a_page(make_study):
+    rows = [dataclasses.replace(s, value=None, status="failed") for s in make_study(2, 2)]
+    table = join_scores(rows)
+    assert "12 failed" in rendered(table)
+    assert render_figures(table, statistics(table))
+
+
+def test_the_page_says_what_is_missing_and_what_warned(make_study):
+    rows = make_study(4, 2)
+    rows = [dataclasses.replace(rows[0], value=None, status="diverged"), *rows[1:]]
+    where = {"backbone": "net_01", "dataset": "set_01", "regime": "fine_tune"}
+    detail = {**where, "seconds": 12.5, "warnings": ["edge"]}
+    more = {"limitations": ["Four backbones."], "provenance": {"study file": "s.toml"}}
+    table = join_scores(rows, expected=[("net_09", "set_00", "linear_probe", None)])
+    text = html.unescape(rendered(table, details=[detail], **more))
+    assert "net_00 on set_00, linear probe: diverged" in text
+    assert "net_09 on set_00, linear probe: missing" in text
+    assert "net_01 on set_01, fine-tuned: edge" in text
+    assert "<dt>seconds</dt><dd>12.5</dd>" in text
+    assert "Four backbones." in text
+    assert "s.toml" in text
+    assert "Public checkpoints" in text
+
+
+def test_random_weights_are_no_public_checkpoints(make_study):
+    rows = [dataclasses.replace(s, weights="random:0") for s in make_study(4, 2)]
+    assert "Public checkpoints" not in rendered(join_scores(rows))
+
+
+def test_three_backbones_are_never_shown_an_r(make_study):
+    table = join_scores(make_study(3, 3))
+    text = rendered(table)
+    assert "r is not informative (only 3 backbones)" in text
+    assert "r = 0" not in text
+    assert "r = 1" not in text
+    assert correlation_lines(statistics(table))[0] == "linear probe: r is not informative (only 3 backbones)"
+
+
+def test_nothing_is_fetched(make_study):
+    text = rendered(join_scores(make_study(4, 2)))
+    assert "http" not in text.replace('<meta http-equiv="Content-Security-Policy"', "")
+    assert "default-src 'none'" in text
+
+
+def test_the_full_page_is_rendered_in_time(make_study):
+    table = join_scores(make_study(16, 12)[2:])
+    found = statistics(table)
+    start = time.process_time()
+    size = len(render_report(table, found).encode())
+    assert time.process_time() - start < 20
+    assert size < 8e6
+
+
+def test_names_that_look_like_mathematics_are_drawn_as_they_are(make_study):
+    names = ["$x_1$", "a_b^c", r"\frac{1}{2}", "$"]
+    table = join_scores(make_study(regimes=PROBE, names=names, dataset_names=[r"$\bad$", "<b>"]))
+    assert render_figures(table, statistics(table))
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("matplotlib", render_figures),
+        ("jinja2", render_report),
+        ("pyarrow", lambda t, s: scores_parquet(t)),
+    ],
+)
+def test_a_missing_library_is_named_with_its_extra(make_study, monkeypatch, module, call):
+    table = join_scores(make_study(2, 2))
+    found = statistics(table)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        MissingExtraError, match=rf'{module} is not installed: pip install "penultimate\[report\]"'
+    ):
+        call(table, found)
+
+
+def test_the_terminal_table_is_aligned_and_marks_what_is_not_a_score(make_row):
+    rows = [
+        make_row(),
+        make_row(dataset="dtd", value=1.0),
+        make_row(backbone="longer_name", imagenet_top1=None, value=None, status="failed"),
+        make_row(dataset="cars", regime="fine_tune", seed=0, value=0.5),
+        make_row(dataset="cars", regime="fine_tune", seed=1, value=None, status="diverged"),
+    ]
+    lines = score_table(join_scores(rows)).splitlines()
+    assert lines[:4] == [
+        "linear probe (test score, %)",
+        "             ImageNet    pets      dtd     cars",
+        "net_a            75.0    80.0   100.0^  missing",
+        "longer_name         ?  failed  missing  missing",
+    ]
+    assert "50.0*" in "\n".join(lines)
+    assert lines[-2:] == ["* mean of some of the seeds", "^ log odds clamped to stay finite"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.7, 0.82), (0.01, 0.99), (0.9, 0.999), (0.995, 0.9999), (0.76, 0.762)]
+)
+def test_percent_ticks_are_round_few_and_apart(low, high):
+    span = [float(log_odds(p)) for p in (low, high)]
+    ticks = percent_ticks(*span, 6)
+    at = [float(log_odds(t / 100)) for t in ticks]
+    assert 3 <= len(ticks) <= 7
+    assert all(span[0] <= x <= span[1] for x in at)
+    assert min(np.diff(at)) >= (span[1] - span[0]) / 6 - 1e-9
+
+
+def test_fifty_six_backbones_look_different():
+    assert len({tuple(look(i).values()) for i in range(56)}) == 56
+
+
+def test_markdown_has_the_tables_and_leaves_names_as_they_are(make_study):
+    names = ["net_a|b", "<script>", "*bold* @everyone", "plain"]
+    rows = make_study(names=names, dataset_names=["set`1`", "set 2"], regimes=PROBE)
+    table = join_scores(rows[1:])
+    text = render_markdown(table, statistics(table), title="# t", limitations=["few"])
+    first = next(line for line in text.splitlines() if line.startswith(r"| net\_a\|b | 70.0 | - |"))
+    assert first.endswith("| missing |")
+    assert "<script>" not in text.replace(r"\<script\>", "")
+    assert "\n- few\n" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 4
+    assert {len(line.replace(r"\|", "").split("|")) for line in lines} == {7}
+    assert text.count("**") == 4
