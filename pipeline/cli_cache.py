@@ -100,7 +100,6 @@ def verify(
     """
     from pipeline.progress import Reporter
     from pipeline.share import chosen, recomputed, verified
-    from pipeline.show import rows_text
 
     store = _open(quiet or as_json)
     picked = chosen(store, _parse(coordinates), keys, study)
@@ -114,9 +113,9 @@ def verify(
     if as_json:
         _print_json(rows)
     elif not quiet:
-        if damaged:
-            click.echo(rows_text(damaged))
         click.echo(f"{len(rows) - len(damaged)} of {len(rows)} checks found nothing wrong")
+    for row in damaged:
+        click.echo(f"error: {row['status']}", err=True)
     if damaged:
         sys.exit(EXIT_SOME_FAILED)
 

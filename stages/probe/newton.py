@@ -94,7 +94,7 @@ class Solver:
         fine = INTERCEPT_SHARE * tolerance * l2_lambda / (l2_lambda + top)
         for turn in range(INTERCEPT_ROUNDS):
             loss, slope = self.loss.residuals(point.logits, point.intercepts, residuals)
-            if turn in (0, 1):
+            if turn == 0:
                 curvature = self.loss.intercept_hessian(residuals)
             move = solve_intercepts(curvature, slope)
             excess = 0.5 * (move * slope).sum(axis=1)

@@ -46,6 +46,13 @@ def shift(name: str, by: int) -> forge.Change:
     return change
 
 
+def onto(name: str, other: str) -> forge.Change:
+    def change(index: dict[str, Any]) -> None:
+        index["arrays"][name]["offset"] = index["arrays"][other]["offset"] + 8
+
+    return change
+
+
 LIES: dict[str, tuple[forge.Change, str]] = {
     "array missing": (lambda index: index["arrays"].pop("ids"), "other arrays"),
     "array added": (lambda index: index["arrays"].update(more=index["arrays"]["ids"]), "other arrays"),
@@ -74,7 +81,7 @@ LIES: dict[str, tuple[forge.Change, str]] = {
     "offset behind end": (array("features", offset=1 << 40), "of a file of"),
     "offset absurd": (array("features", offset=10**4000), "have no offset"),
     "offset odd": (shift("labels", 1), "multiple of 8"),
-    "overlap": (shift("labels", -4096), "overlap"),
+    "overlap": (onto("labels", "features"), "overlap"),
     "rows differ": (array("labels", shape=[5]), "different numbers of rows"),
     "transposed": (array("features", shape=[4, 6]), "different numbers of rows"),
     "blocks missing": (array("features", blocks=[]), "wrong number of block digests"),

@@ -55,8 +55,8 @@ def test_plain_h5py_reads_the_same(make: Make) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes(make: Make, tmp_path: Path) -> None:
-    first = make()
-    second = make(into=Store(tmp_path / "other", private=tmp_path / "private"))
+    first = make(anew=True)
+    second = make(into=Store(tmp_path / "other", private=tmp_path / "private"), anew=True)
     assert first.path.read_bytes() == second.path.read_bytes()
     assert first.content_digest == second.content_digest
 

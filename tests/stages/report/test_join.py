@@ -1,5 +1,7 @@
 import dataclasses
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -190,3 +192,20 @@ def test_the_views_cannot_spoil_the_table(make_row):
     assert table.cells.iloc[0]["value"] == 0.8
     with pytest.raises(dataclasses.FrozenInstanceError):
         table.backbones = ()
+
+
+def test_join_and_statistics_need_no_optional_library(tmp_path):
+    script = (
+        "import sys\n"
+        "for name in ('matplotlib', 'jinja2', 'plotly', 'pyarrow', 'statsmodels', 'torch', 'PIL'):\n"
+        "    sys.modules[name] = None\n"
+        "from stages.report import join_scores\n"
+        "from stages.report.files import scores_csv, statistics_json\n"
+        "from stages.report.pairwise import test_pairs\n"
+        "from stages.report.statistics import statistics\n"
+        "from stages.report.text import correlation_lines, score_table\n"
+        "table = join_scores([], expected=[('a', 'b', 'linear_probe', None)])\n"
+        "found = statistics(table)\n"
+        "scores_csv(table), statistics_json(found), score_table(table), correlation_lines(found)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, timeout=120)
