@@ -65,10 +65,10 @@ class StagingLog:
     def recover(self) -> list[dict[str, Any]]:
         """Return the headers of all whole frames and cut off what stands behind them."""
         headers = []
-        for frame in read_frames(self.path):
-            headers.append(frame.header)
-            self.end = frame.end
-        with write_errors(self.path, "cutting off a torn tail"):
+        with write_errors(self.path, "going on with the staging log"):
+            for frame in read_frames(self.path):
+                headers.append(frame.header)
+                self.end = frame.end
             os.ftruncate(self._descriptor, self.end)
         return headers
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from cache import sha256_of
 from cache.atomic import make_folder, write_file
+from pipeline.evidence import Rows, label, pair_tests, probe_paths, training_curves
 from pipeline.jobs import Planned, State
 from pipeline.ledger import History, Ledger, Record
 from pipeline.plan import Plan
@@ -86,10 +87,6 @@ def join(plan: Plan, *, reporter: Reporter = SILENT) -> JoinOutcome:
     return _write(plan, table, rows, reporter)
 
 
-Rows = list[tuple[Score, Record | None]]
-"""A row of scores.csv and the record that it comes from."""
-
-
 def _rows(plan: Plan) -> Rows:
     """Return one row for every planned score."""
     history = Ledger(plan.study.output).history()
@@ -125,8 +122,7 @@ def _score(columns: Mapping[str, Any], metric: Metric, status: str, record: Reco
 
 def _cell(score: Score) -> tuple[str, str, Any, int | None]:
     """Name the cell of a row as the join does."""
-    label = f"{score.backbone}@{score.variant}" if score.variant else score.backbone
-    return label, score.dataset, score.regime, score.seed
+    return label(score), score.dataset, score.regime, score.seed
 
 
 def _test_counts(plan: Plan, rows: Rows) -> dict[str, list[int]]:
@@ -167,7 +163,7 @@ def _has_report_extra() -> bool:
     """Whether figures and page can be made here."""
     import importlib.util
 
-    return all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2", "plotly"))
+    return all(importlib.util.find_spec(name) for name in ("matplotlib", "jinja2", "pyarrow"))
 
 
 def _read_stamp(plan: Plan) -> dict[str, Any] | None:
@@ -181,24 +177,32 @@ def _read_stamp(plan: Plan) -> dict[str, Any] | None:
 
 def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> JoinOutcome:
     """Compute the statistics and write every file; the stamp comes last."""
-    from stages.report.files import scores_csv, scores_parquet, statistics_json
+    from stages.report.bundle import report_files, table_files
     from stages.report.statistics import statistics
 
-    numbers = statistics(table)
-    contents: dict[str, bytes] = {}
+    output = plan.study.output
+    make_folder(output)
+    numbers = statistics(table, pairs=pair_tests(rows, table.metrics, output, reporter))
     remarks: list[str] = []
     if _has_report_extra():
-        with reporter.bar("figures and report") as progress:
-            progress(0, 1, "")
-            contents |= _pages(plan, table, numbers, rows)
-            progress(1, 1, "")
+        reporter.say("drawing figures and report")
+        contents = report_files(
+            table,
+            numbers,
+            title=plan.study.name,
+            limitations=plan.study.report.limitations,
+            details=[_details(score, record) for score, record in rows],
+            provenance={
+                **provenance(),
+                "study": plan.study.model_dump(mode="json"),
+                "notes": list(plan.notes),
+            },
+            paths=probe_paths(rows),
+            curves=training_curves(rows),
+        )
     else:
+        contents = table_files(table, numbers)
         remarks.append('no figures and no report.html: install them with pip install "penultimate[report]"')
-    contents["scores.csv"] = scores_csv(table)
-    contents["statistics.json"] = statistics_json(numbers)
-    if _has_report_extra():
-        contents["scores.parquet"] = scores_parquet(table)
-    output = plan.study.output
     before = (_read_stamp(plan) or {"files": []})["files"]
     for name, content in contents.items():
         make_folder((output / name).parent)
@@ -211,34 +215,12 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
     return JoinOutcome(table, numbers, files, written=True, remarks=tuple(remarks))
 
 
-def _pages(plan: Plan, table: TransferTable, numbers: Mapping[str, Any], rows: Rows) -> dict[str, bytes]:
-    """Render figures and the report."""
-    from stages.report.figures import render_figures
-    from stages.report.page import render_report
-
-    figures = render_figures(table, numbers)
-    page = render_report(
-        table,
-        numbers,
-        title=plan.study.name,
-        limitations=list(plan.study.report.limitations),
-        details=[_details(score, record) for score, record in rows],
-        provenance={
-            **provenance(),
-            "study": plan.study.model_dump(mode="json"),
-            "notes": list(plan.notes),
-        },
-        figures=[name for name in figures if name.endswith(".pdf")],
-    )
-    return {"report.html": page.encode(), **{f"figures/{name}": content for name, content in figures.items()}}
-
-
 def _details(score: Score, record: Record | None) -> dict[str, Any]:
     """Return what the report shows of one cell beside its score."""
-    label, dataset, regime, seed = _cell(score)
+    name, dataset, regime, seed = _cell(score)
     result = record.result if record else {}
     return {
-        "backbone": label,
+        "backbone": name,
         "dataset": dataset,
         "regime": regime,
         "seed": seed,

@@ -1,8 +1,8 @@
 """Join, statistics, figures, page: from scores to an answer that people can show to others."""
 
+from stages.report.bundle import report_files
 from stages.report.files import read_scores
 from stages.report.join import join_scores
 from stages.report.table import TransferTable
-from stages.report.write import write_report
 
-__all__ = ["TransferTable", "join_scores", "read_scores", "write_report"]
+__all__ = ["TransferTable", "join_scores", "read_scores", "report_files"]

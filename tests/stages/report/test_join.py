@@ -197,7 +197,7 @@ def test_the_views_cannot_spoil_the_table(make_row):
 def test_join_and_statistics_need_no_optional_library(tmp_path):
     script = (
         "import sys\n"
-        "for name in ('matplotlib', 'jinja2', 'plotly', 'pyarrow', 'statsmodels', 'torch', 'PIL'):\n"
+        "for name in ('matplotlib', 'jinja2', 'plotly', 'pyarrow', 'statsmodels', 'PIL'):\n"
         "    sys.modules[name] = None\n"
         "from stages.report import join_scores\n"
         "from stages.report.files import scores_csv, statistics_json\n"

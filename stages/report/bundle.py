@@ -1,12 +1,10 @@
-"""Every file of a finished study, in one call."""
+"""Every file of a finished study, as bytes in one mapping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cache.atomic import make_folder, write_file
 from stages.report.draw_fits import ProbePath, TrainingCurve
 from stages.report.figures import render_figures
 from stages.report.files import scores_csv, scores_parquet, statistics_json
@@ -14,8 +12,12 @@ from stages.report.page import render_report
 from stages.report.table import TransferTable
 
 
-def write_report(
-    folder: Path,
+def table_files(table: TransferTable, statistics: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return scores.csv and statistics.json, which need no library of the extra ``report``."""
+    return {"scores.csv": scores_csv(table), "statistics.json": statistics_json(statistics)}
+
+
+def report_files(
     table: TransferTable,
     statistics: Mapping[str, Any],
     *,
@@ -25,40 +27,27 @@ def write_report(
     provenance: Mapping[str, Any] | None = None,
     paths: Sequence[ProbePath] = (),
     curves: Sequence[TrainingCurve] = (),
-    write: Callable[[Path, bytes], None] = write_file,
-) -> Path:
-    """Write scores.csv, scores.parquet, statistics.json, figures/ and report.html into a folder.
+) -> dict[str, bytes]:
+    """Return report.html, the scores, the statistics and the figures by their names in the output folder.
 
     Parameters
     ----------
-    folder : Path
-        Created where it does not exist.
     table, statistics, title, limitations, details, provenance
         As :func:`stages.report.page.render_report` has them.
     paths, curves
         As :func:`stages.report.figures.render_figures` has them.
-    write : callable
-        Puts bytes in place; the default leaves either the old file or the new one, whole.
 
     Returns
     -------
-    Path
-        Of report.html, which is written last.
+    dict of str to bytes
+        "report.html" first, "figures/NAME.pdf" and ".png" last.
 
     Raises
     ------
     MissingExtraError
-        If a library of the extra ``report`` is not installed; scores.csv and statistics.json are
-        written all the same, since they need none.
+        A library of the extra ``report`` is not installed.
     """
-    make_folder(folder)
-    write(folder / "scores.csv", scores_csv(table))
-    write(folder / "statistics.json", statistics_json(statistics))
-    write(folder / "scores.parquet", scores_parquet(table))
     figures = render_figures(table, statistics, paths=paths, curves=curves)
-    make_folder(folder / "figures")
-    for name, content in figures.items():
-        write(folder / "figures" / name, content)
     page = render_report(
         table,
         statistics,
@@ -68,5 +57,9 @@ def write_report(
         provenance=provenance,
         figures=[name for name in figures if name.endswith(".pdf")],
     )
-    write(folder / "report.html", page.encode())
-    return folder / "report.html"
+    return {
+        "report.html": page.encode(),
+        **table_files(table, statistics),
+        "scores.parquet": scores_parquet(table),
+        **{f"figures/{name}": content for name, content in figures.items()},
+    }

@@ -1,0 +1,122 @@
+"""What lies behind the scores: predictions, selection paths and training curves, read from the ledger.
+
+The tests of every two models are the slow part of a join; what they found is remembered beside the results
+by the records it was found in, so that a page is never waited for because of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache import sha256_of
+from cache.atomic import write_file
+from pipeline.ledger import Record
+from pipeline.progress import Reporter
+from stages.records import CurvePoint, Metric, Score, SelectionRow
+
+if TYPE_CHECKING:
+    from stages.report.draw_fits import ProbePath, TrainingCurve
+    from stages.report.pairwise import PairTest
+
+Rows = Sequence[tuple[Score, Record | None]]
+"""A row of scores.csv and the record that it comes from."""
+
+PAIR_RECIPE = 1
+"""Grows when the same predictions would be tested otherwise."""
+MEMORY = "pairs.json"
+
+
+def label(score: Score) -> str:
+    """Return the backbone's label."""
+    return f"{score.backbone}@{score.variant}" if score.variant else score.backbone
+
+
+def pair_tests(rows: Rows, metrics: Mapping[str, Metric], output: Path, reporter: Reporter) -> list[PairTest]:
+    """Test every two models of every data set and regime; remembered ones are not tested again.
+
+    Parameters
+    ----------
+    rows : sequence of (Score, Record)
+    metrics : mapping of str to Metric
+        Of each data set.
+    output : Path
+        The study's folder, where the tests are remembered.
+    reporter : Reporter
+    """
+    from stages.report.pairwise import PairTest, test_pairs
+    from stages.report.predictions import Predictions
+
+    groups: dict[tuple[str, str], list[tuple[Score, Record]]] = defaultdict(list)
+    for score, record in rows:
+        if record is not None and score.status == "complete":
+            groups[score.dataset, score.regime].append((score, record))
+    before, now = _recall(output), {}
+    for (dataset, regime), members in groups.items():
+        key = sha256_of([PAIR_RECIPE, dataset, regime, metrics[dataset], [s.source for s, _ in members]])
+        if key not in before:
+            predictions = []
+            for score, record in members:
+                arrays = record.arrays()
+                predictions.append(
+                    Predictions(
+                        backbone=label(score),
+                        dataset=dataset,
+                        regime=score.regime,
+                        scores=arrays.get("test_logits", arrays["test_scores"]),
+                        labels=arrays["labels"],
+                        ids=tuple(arrays["ids"].tolist()),
+                        seed=score.seed,
+                        source=score.source,
+                    )
+                )
+            with reporter.bar(f"comparing backbones on {dataset}", "pairs") as progress:
+                before[key] = [asdict(t) for t in test_pairs(predictions, metrics, progress=progress)]
+        now[key] = before[key]
+    write_file(output / MEMORY, json.dumps(now).encode())
+    return [PairTest(**fields) for tests in now.values() for fields in tests]
+
+
+def _recall(output: Path) -> dict[str, list[dict[str, Any]]]:
+    """Read the remembered tests; a file that cannot be read is as good as none."""
+    try:
+        remembered = json.loads((output / MEMORY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return remembered if isinstance(remembered, dict) else {}
+
+
+def probe_paths(rows: Rows) -> list[ProbePath]:
+    """Return the selection of every probe."""
+    from stages.report.draw_fits import ProbePath
+
+    return [
+        ProbePath(
+            label(score),
+            score.dataset,
+            tuple(SelectionRow(**row) for row in record.result["selection"]),
+            float(record.result["l2_lambda"]),
+        )
+        for score, record in rows
+        if record is not None and score.regime == "linear_probe" and score.status == "complete"
+    ]
+
+
+def training_curves(rows: Rows) -> list[TrainingCurve]:
+    """Return the loss of every final training."""
+    from stages.report.draw_fits import TrainingCurve
+
+    return [
+        TrainingCurve(
+            label(score),
+            score.dataset,
+            score.regime,
+            tuple(CurvePoint(**point) for point in record.result["curve"]),
+        )
+        for score, record in rows
+        if record is not None and score.regime != "linear_probe" and score.status == "complete"
+    ]
