@@ -32,7 +32,8 @@ def run_child(module: str, arguments: Sequence[str], timeout: float | None = Non
 
     The child starts in an empty folder, loads no HDF5 plugins, and its messages stay with us.
     """
-    path = os.pathsep.join(filter(None, [_HOME, os.environ.get("PYTHONPATH")]))
+    inherited = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.pathsep.join([_HOME, *(str(Path(folder).absolute()) for folder in inherited)])
     environment = {
         **os.environ,
         "HDF5_PLUGIN_PRELOAD": "::",

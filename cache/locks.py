@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cache.atomic import make_folder, write_errors, write_file
-from cache.errors import LockTimeoutError
+from cache.errors import CacheWriteError, LockTimeoutError
 from cache.keys import canonical_json
 from cache.system import host_name, user_name
 
@@ -63,7 +63,7 @@ class KeyLock:
             self._lock.release()
 
     def note(self, progress: str) -> None:
-        """Say how far the holder is."""
+        """Say how far the holder is; a courtesy, so a note that cannot be written stops nobody."""
         text = canonical_json(
             {
                 "host": host_name(),
@@ -73,7 +73,8 @@ class KeyLock:
                 "user": user_name(),
             }
         )
-        write_file(self._note, text)
+        with contextlib.suppress(CacheWriteError):
+            write_file(self._note, text)
 
     def holder(self) -> str:
         """Describe the holder in a few words, as its note has it."""

@@ -171,7 +171,8 @@ class Writer:
             sync_folder(target.parent)
         entry = self._store.read(self.key, proved=proved)
         self._use(entry)
-        self.discard()
+        with contextlib.suppress(CacheWriteError):  # it is published: leftovers are for `drop_abandoned`
+            self.discard()
         return entry
 
     def discard(self) -> None:

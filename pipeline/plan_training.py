@@ -24,6 +24,9 @@ from stages.train.grid import GridPoint, Selection, grid, select
 EVERY_POINT_DIVERGED = "every grid point diverged"
 """Why a final training waits for ever; the join shows the cell as diverged."""
 
+WITHOUT_EFFECT = ("device", "num_workers", "image_memory", "validation_curve")
+"""Fields of a recipe that change how a result is come by, and not the result."""
+
 TRAIN_RECIPE = 1
 """Grows when the same ingredients would train to another result."""
 
@@ -129,7 +132,7 @@ def _cell(study: Study, regime: Regime, table: TrainTable, backbone: Backbone, i
     needs_validation = len(learning_rates) * len(weight_decays) > 1
     if needs_validation and "validation" not in dataset.splits:
         dataset = with_validation(images, table.validation_fraction, seed=table.seeds[0])
-    shown = {k: v for k, v in asdict(recipe).items() if k not in ("device", "num_workers")}
+    shown = {k: v for k, v in asdict(recipe).items() if k not in WITHOUT_EFFECT}
     spec = {
         "recipe": TRAIN_RECIPE,
         "backbone": {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
+from cache import sha256_of
 from pipeline.jobs import TrainJob
-from pipeline.ledger import Ledger, truth
+from pipeline.ledger import Ledger, file_stem, truth
 from pipeline.place import Done, Place
 from pipeline.provenance import provenance
 from stages.records import Progress
@@ -25,6 +27,7 @@ def train(job: TrainJob, place: Place, progress: Progress | None) -> Done:
         seed=job.seed,
         fit_on=job.fit_on,
         score_on=job.score_on,
+        folder=_folder(job, place),
         progress=progress,
     )
     scored = job.dataset.splits[job.score_on]
@@ -58,3 +61,8 @@ def train(job: TrainJob, place: Place, progress: Progress | None) -> Done:
     )
     line = "diverged" if result.value is None else f"{job.dataset.metric} {100 * result.value:.2f} %"
     return Done(f"{line} after {result.steps} steps", (*job.notes, *result.warnings))
+
+
+def _folder(job: TrainJob, place: Place) -> Path:
+    """Return where a job keeps its curve and checkpoints: by its spec, so that no other job's are resumed."""
+    return place.output / "training" / job.regime / f"{file_stem(job.name)}.{sha256_of(job.spec)[:8]}"
