@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.atomic import make_folder, write_errors, write_file
+from cache.atomic import make_folder, temporary_name, write_errors, write_file
 from cache.children import run_child
 from cache.entry import Entry
 from cache.errors import CacheWriteError, InputChangedError, InvalidInputError, KeyMissingError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cache.store import Store
 
 NOTE_SECONDS = 5.0
-_BUILT_NAME = "entry.h5.part"
+_BUILT_NAME = "entry.h5"
 
 
 class Writer:
@@ -160,7 +160,8 @@ class Writer:
                 f"consumed, {self._rows} with features: nothing to publish"
             )
         log.sync()
-        built = self._folder / _BUILT_NAME
+        # A name of its own: the builder of a writer that was killed may still be at work on another one.
+        built = temporary_name(self._folder / _BUILT_NAME)
         proved = run_builder(log.path, built)
         target = self._store.path_of(self.key)
         make_folder(target.parent)
