@@ -277,25 +277,41 @@ def load_study(path: Path | str) -> Study:
     except ValidationError as error:
         from pipeline.mistakes import explain
 
-        raise StudyError(f"{path}: {line}" for line in explain(error)) from error
+        lines = [*explain(error), *_unknown_backbones(raw)]
+        raise StudyError(f"{path}: {line}" for line in lines) from None
     mistakes = list(_name_mistakes(study))
     if mistakes:
         raise StudyError(f"{path}: {mistake}" for mistake in mistakes)
     return study
 
 
-def _name_mistakes(study: Study) -> Iterator[str]:
-    """Unknown backbones, and names that stand for two things."""
+def _unknown_backbones(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Look names up even where the rest of the file is wrong, so that one look mends all."""
+    tables = raw.get("backbone", raw.get("backbones"))
+    for i, item in enumerate(tables if isinstance(tables, list) else (), start=1):
+        name = item.get("name") if isinstance(item, Mapping) else item
+        cached = isinstance(item, Mapping) and item.get("weights") == "cached"
+        if isinstance(name, str) and name and not cached:
+            yield from _unknown_backbone(i, name)
+
+
+def _unknown_backbone(i: int, name: str) -> Iterator[str]:
+    """Say that a name is no backbone's, with the nearest known ones."""
     from stages.backbones import lookup
     from stages.errors import BackboneError
 
+    try:
+        lookup(name)
+    except BackboneError as error:
+        yield f"backbone[{i}].name: {error}"
+
+
+def _name_mistakes(study: Study) -> Iterator[str]:
+    """Unknown backbones, and names that stand for two things."""
     seen: set[str] = set()
     for i, backbone in enumerate(study.backbone, start=1):
-        if not backbone.name.startswith("python:") and backbone.weights != "cached":
-            try:
-                lookup(backbone.name)
-            except BackboneError as error:
-                yield f"backbone[{i}].name: {error}"
+        if backbone.weights != "cached":
+            yield from _unknown_backbone(i, backbone.name)
         if backbone.label in seen:
             yield f'backbone[{i}]: {backbone.label!r} is listed twice; tell them apart with variant = "..."'
         seen.add(backbone.label)

@@ -91,6 +91,10 @@ def _paths(images: Iterable[Path]) -> tuple[Path, ...]:
 def _backbone(saved: SavedProbe, weights: str | None) -> Backbone:
     """Resolve the backbone that the probe was fitted on; its weights must have the same content."""
     recipe = json.loads(saved.metadata["ingredients"])
+    if "weights_sha256" not in recipe:
+        raise StudyError(
+            f"{saved.metadata['backbone']}: known by imported features only; there is no network here to run"
+        )
     wanted, facts = recipe["weights_sha256"], recipe["preprocessing"]
     label = weights or json.loads(saved.metadata["coordinates"])["weights"]
     kind, _, seed = label.partition(":")

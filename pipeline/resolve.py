@@ -100,6 +100,9 @@ def resolve(
     loaded: dict[str, Dataset] = {}
     absent: dict[str, str] = {}
     for i, entry in enumerate(study.dataset, start=1):
+        if entry.source == "cached":
+            absent[entry.name] = 'known by cached features only (source = "cached")'
+            continue
         try:
             loaded[entry.name] = _dataset(entry, study, root)
         except DatasetAbsentError as error:

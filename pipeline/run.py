@@ -128,6 +128,7 @@ def run(
         current = replan()
     for note in current.notes:
         reporter.say(f"note: {note}")
+    _check_choice(current, asked, only)
     place = Place(root, study.output)
     _check_writable(place)
     done: list[str] = []
@@ -158,6 +159,16 @@ def run(
         and pattern.search(p.name)
     )
     return Outcome(study, tuple(done), tuple(failed), waiting, tuple(warnings), joined, current.notes)
+
+
+def _check_choice(plan: Plan, asked: Sequence[Stage], only: str | None) -> None:
+    """Refuse a choice of jobs that names none."""
+    for stage, table in (("fine-tune", "fine_tune"), ("scratch", "from_scratch")):
+        if tuple(asked) == (stage,) and plan.study.training(table) is None:
+            raise StudyError(f"the study has no [{table}] table; add one (budget = 'quick' will do)")
+    names = [job.name for job in plan.jobs if job.stage in asked]
+    if only is not None and names and not any(_pattern(only).search(name) for name in names):
+        raise StudyError(f"--only {only!r} matches none of {len(names)} jobs, such as {names[0]}")
 
 
 def _pattern(only: str | None) -> re.Pattern[str]:

@@ -197,6 +197,8 @@ def transfer(
 
         if direction == "push":
             picked = chosen(store, coordinates, keys, study)
+            if not picked:
+                raise StudyError("no such entries here; `penultimate cache list` shows what there is")
             results = share.push(store, remote, picked, dry_run=dry_run, progress=show)
         else:
             picked = _chosen_remote(store, remote, coordinates, keys, study)
@@ -219,9 +221,9 @@ def _chosen_remote(
     from cache.share import list_remote
 
     manifests = list_remote(remote)
-    if not coordinates and not keys and study is None:
-        return [manifest.key for manifest in manifests]
-    picked = [complete(store, beginning, [m.key for m in manifests]) for beginning in keys]
+    there = [manifest.key for manifest in manifests]
+    everything = not coordinates and not keys and study is None
+    picked = there if everything else [complete(store, beginning, there) for beginning in keys]
     if coordinates:
         wanted = coordinates.items()
         picked += [m.key for m in manifests if all(str(m.coordinates.get(n)) == v for n, v in wanted)]
@@ -261,6 +263,8 @@ def imported(
     classes: str | None,
 ) -> dict[str, Any]:
     """Take in an exported entry, or somebody's own features with their labels."""
+    if labels is None and file.suffix in (".npy", ".npz", ".csv"):
+        raise StudyError(f"{file}: features need their labels: cache import {file} labels.csv backbone=...")
     if labels is None:
         from cache.admit import import_entry
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ def extract(job: ExtractJob, place: Place, progress: Progress | None) -> Done:
     from stages.extract import extract_features
 
     started = time.perf_counter()
-    store = open_store(place.root)
+    store = open_store(place.root, notify=_tell)
     key = CacheKey.from_ingredients(
         ingredients(
             job.backbone,
@@ -45,6 +46,8 @@ def extract(job: ExtractJob, place: Place, progress: Progress | None) -> Done:
         "provenance": {**provenance(), **settings},
     }
     with store.writer(key, metadata) as writer:
+        if writer.published is not None:
+            return Done(f"{len(writer.published.ids)} rows, cached by another process meanwhile")
         resumed = writer.next_row
         batches = extract_features(
             job.backbone,
@@ -91,6 +94,11 @@ def extract(job: ExtractJob, place: Place, progress: Progress | None) -> Done:
         provenance=provenance(),
     )
     return Done(f"{len(entry.ids)} rows at {rate:.0f} images/s", tuple(excluded))
+
+
+def _tell(line: str) -> None:
+    """Say who holds the key that this process waits for."""
+    sys.stderr.write(f"{line}\n")
 
 
 @functools.lru_cache(maxsize=1)

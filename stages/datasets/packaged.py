@@ -1,7 +1,7 @@
 """Small real image sets that come inside Python packages, for the demo and for trying things out.
 
-Their pixels are written once as plain PGM files beside a ``split.csv``, and are read from there like
-anybody's images. PGM, because its bytes depend on no encoder's version: the same package gives the same
+Their pixels are written once as plain PGM or PPM files beside a ``split.csv``, and are read from there like
+anybody's images. These formats, because their bytes depend on no encoder's version: the same package gives the same
 cache key on every machine.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from stages.names import did_you_mean
 from stages.records import SplitName
 
 Picture = tuple[str, NDArray[np.uint8], str, SplitName]
-"""File stem, grey pixels (h, w), label, split."""
+"""File stem, grey (h, w) or RGB (h, w, 3) pixels, label, split."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,31 @@ def _digits() -> Iterator[Picture]:
         if rank < 60:
             pixels = np.round(image * (255 / 16)).astype(np.uint8)
             yield f"{digit}_{rank:03d}", pixels, str(digit), "train" if rank < 40 else "test"
+
+
+def _photographs() -> Iterator[Picture]:
+    """16 x 16 crops of seven colour photographs on an 8 x 8 grid; its two colours of squares are the splits."""
+    from skimage import data
+
+    side, across = 16, 8
+    seen: set[bytes] = set()  # black corners look alike; an image must not stand in train and in test
+    for label in (
+        "astronaut",
+        "cat",
+        "coffee",
+        "hubble_deep_field",
+        "immunohistochemistry",
+        "retina",
+        "rocket",
+    ):
+        photograph = np.asarray(getattr(data, label)(), dtype=np.uint8)[..., :3]
+        steps = [(length - side) / (across - 1) for length in photograph.shape[:2]]
+        for r, c in itertools.product(range(across), repeat=2):
+            top, left = int(r * steps[0]), int(c * steps[1])
+            crop = photograph[top : top + side, left : left + side]
+            if crop.tobytes() not in seen:
+                seen.add(crop.tobytes())
+                yield f"{label}_{r}_{c}", crop, label, "train" if (r + c) % 2 == 0 else "test"
 
 
 def _textures() -> Iterator[Picture]:
@@ -82,6 +108,12 @@ def _faces() -> Iterator[Picture]:
 PACKAGED: dict[str, PackagedSet] = {
     "digits": PackagedSet(
         "handwritten digits, 8x8 grey, 10 classes; 40 train and 20 test a class", "scikit-learn", 1, _digits
+    ),
+    "photographs": PackagedSet(
+        "which of seven photographs, 16x16 colour crops of disjoint regions; about 32 train and 32 test a class",
+        "scikit-image",
+        1,
+        _photographs,
     ),
     "textures": PackagedSet(
         "brick, grass and gravel, 8x8 grey patches of disjoint regions; 40 train and 24 test a class",
@@ -132,9 +164,10 @@ def _unpack(name: str, home: Path) -> None:
         writer.writerow(("path", "label", "split"))
         try:
             for stem, pixels, label, split in PACKAGED[name].pictures():
-                height, width = pixels.shape
-                (staging / f"{stem}.pgm").write_bytes(b"P5 %d %d 255\n" % (width, height) + pixels.tobytes())
-                writer.writerow((f"{stem}.pgm", label, split))
+                kind, suffix = (b"P5", "pgm") if pixels.ndim == 2 else (b"P6", "ppm")
+                header = b"%s %d %d 255\n" % (kind, pixels.shape[1], pixels.shape[0])
+                (staging / f"{stem}.{suffix}").write_bytes(header + pixels.tobytes())
+                writer.writerow((f"{stem}.{suffix}", label, split))
         except ImportError as error:
             package = PACKAGED[name].package
             raise DatasetAbsentError(

@@ -138,7 +138,7 @@ def fit_probe(
         n_train=int(used.sum()),
         n_test=len(test.ids),
         seconds=time.perf_counter() - start,
-        warnings=plan.notes + _missed(rows, tolerance) + _edge(best, grid) + fitted.events,
+        warnings=plan.notes + _missed(rows, tolerance) + _edge(best, grid, rows) + fitted.events,
         extras={
             "log_loss": log_loss(test.labels, p),
             "calibration_error": calibration_error(test.labels, p),
@@ -255,8 +255,10 @@ def _missed(rows: Sequence[SelectionRow], tolerance: float) -> tuple[str, ...]:
     return (line,)
 
 
-def _edge(best: SelectionRow, grid: Array) -> tuple[str, ...]:
-    """Return a line where the optimum lies at the edge of the grid."""
+def _edge(best: SelectionRow, grid: Array, rows: Sequence[SelectionRow]) -> tuple[str, ...]:
+    """Return a line where the optimum lies at the edge of the grid, or the grid decides nothing."""
+    if len(rows) > 1 and len({row.value for row in rows}) == 1:
+        return ("every lambda of the grid scores the same: the strongest is taken, as in every tie",)
     if len(grid) > 1 and best.l2_lambda in (grid.min(), grid.max()):
         side = "weakest" if best.l2_lambda == grid.min() else "strongest"
         return (f"the best lambda {best.l2_lambda:.3g} is the {side} of the grid: widen the grid",)

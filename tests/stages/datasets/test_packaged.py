@@ -7,7 +7,12 @@ import pytest
 from stages.datasets import PACKAGED, load_dataset
 from stages.errors import DatasetError
 
-SIZES = {"digits": (10, 400, 200), "textures": (3, 120, 72), "faces": (2, 40, 100)}
+SIZES = {
+    "digits": (10, 400, 200),
+    "photographs": (7, 217, 216),
+    "textures": (3, 120, 72),
+    "faces": (2, 40, 100),
+}
 
 
 @pytest.mark.parametrize("name", PACKAGED)

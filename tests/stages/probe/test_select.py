@@ -129,13 +129,13 @@ def test_a_class_torn_out_of_a_fold_counts_as_errors(table):
     assert any("single row" in line for line in result.warnings)
 
 
-def test_ties_go_to_the_stronger_lambda_and_edges_are_said(blobs, table):
+def test_ties_go_to_the_stronger_lambda_and_a_grid_that_decides_nothing_is_said(blobs, table):
     rows = [SelectionRow(1.0, 0.5, True), SelectionRow(10.0, 0.5 - 1e-13, True), SelectionRow(0.1, 0.4, True)]
     assert select_lambda(rows).l2_lambda == 10.0
     X, y = blobs(60, 4, 2, spread=50)
     result = fit_probe(table(X, y), None, table(X, y), metric="top_1", lambdas=[1e-3, 1.0, 1e-1])
     assert result.l2_lambda == 1.0
-    assert any("strongest of the grid" in line for line in result.warnings)
+    assert any("every lambda of the grid scores the same" in line for line in result.warnings)
 
 
 def test_standardised_features_are_scaled_by_the_fitted_rows(blobs, table):
@@ -203,3 +203,12 @@ def test_tables_that_do_not_fit_are_refused(blobs, table):
         fit_probe(table(X, Y), None, table(X, Y), metric="top_1", lambdas=GRID)
     with pytest.raises(ProbeError, match="a probe needs both"):
         fit_probe(table(X, y * 0, 2), None, good, metric="top_1", lambdas=GRID)
+
+
+def test_an_optimum_at_the_edge_of_the_grid_is_said(table):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [40, 20])
+    X = rng.normal(size=(60, 4)) + 2.0 * y[:, None]
+    result = fit_probe(table(X, y), None, table(X, y), metric="top_1", lambdas=[1e-1, 1e6, 1e7])
+    assert result.l2_lambda == 1e-1
+    assert any("weakest of the grid: widen the grid" in line for line in result.warnings)
