@@ -53,6 +53,10 @@ class DamagedEntryError(KeyMissingError):
         self.reason = reason
         self.moved_to = moved_to
 
+    def __reduce__(self) -> tuple[type, tuple[Path, str, Path | None]]:
+        """Travel from a worker process whole: an exception is otherwise rebuilt from its message alone."""
+        return type(self), (self.path, self.reason, self.moved_to)
+
 
 class AmbiguousKeyError(CacheError, LookupError):
     """Several entries match what was asked for."""

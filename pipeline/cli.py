@@ -137,7 +137,7 @@ def _run(
     if as_json:
         _print_json(outcome_json(outcome))
     else:
-        text = outcome_text(outcome, stages)
+        text = outcome_text(outcome)
         click.echo(text, err=quiet) if text and not (quiet and not outcome.failed) else None
     sys.exit(_status(outcome))
 

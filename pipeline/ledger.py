@@ -26,6 +26,8 @@ from pipeline.errors import StudyError
 SCHEMA = 1
 """Grows when the meaning of a record's fields changes."""
 
+_AGAIN = "move the record beside it away to run the job again"
+
 Status = Literal["complete", "diverged", "failed"]
 
 
@@ -44,6 +46,8 @@ class Record:
     provenance: Mapping[str, Any]
     path: Path
     attempt: int
+    files: Mapping[str, str]
+    """SHA-256 of the files beside it, by suffix."""
 
     @property
     def spec_digest(self) -> str:
@@ -51,8 +55,21 @@ class Record:
         return sha256_of(self.spec)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Load the arrays beside the record."""
-        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as archive:
+        """Load the arrays beside the record.
+
+        Raises
+        ------
+        StudyError
+            They are gone, or not those that were written.
+        """
+        path = self.path.with_suffix(".npz")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StudyError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
+        if hashlib.sha256(content).hexdigest() != self.files.get(".npz"):
+            raise StudyError(f"{path}: changed since it was written; {_AGAIN}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
 
 
@@ -150,6 +167,7 @@ class Ledger:
         }
         stem = file_stem(job)
         attempt = 1 + max((_attempt(p) for p in folder.glob(f"{stem}.a*.json")), default=0)
+        body["digest"] = sha256_of(json.loads(json.dumps(body)))
         while True:  # another process may take the same number between the look and the write
             path = folder / f"{stem}.a{attempt}.json"
             try:
@@ -227,6 +245,9 @@ def _read(path: Path) -> Record:
                 f"{path}: a result of schema {body['schema']}, this version reads {SCHEMA}; "
                 "update the tool, or move the file away to run the job again"
             )
+        digest = body.pop("digest")
+        if digest != sha256_of(body):
+            raise StudyError(f"{path}: edited since it was written; move it away to run the job again")
         _check_kinds(body)
         return Record(
             job=str(body["job"]),
@@ -238,6 +259,7 @@ def _read(path: Path) -> Record:
             provenance=body["provenance"],
             path=path,
             attempt=_attempt(path),
+            files=body["files"],
         )
     except StudyError:
         raise
@@ -252,6 +274,6 @@ def _check_kinds(body: Mapping[str, Any]) -> None:
     """Refuse a record whose fields are not of the kinds that `Record` promises."""
     if body["status"] not in get_args(Status):
         raise ValueError(f"status {body['status']!r} is none of {', '.join(get_args(Status))}")
-    for name in ("spec", "result", "columns", "provenance"):
+    for name in ("spec", "result", "columns", "provenance", "files"):
         if not isinstance(body[name], dict):
             raise TypeError(f"{name} is no table")

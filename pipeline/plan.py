@@ -6,6 +6,7 @@ network and imports no torch. Running is another module's.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,6 +103,7 @@ def plan(
         f"{name}: {note}" for name, images in resolved.images.items() for note in images.dataset.notes
     ] + [f"{name}: images are not on this machine ({why}); cached features are found by name"
          for name, why in resolved.absent.items()]  # fmt: skip
+    notes += [note for name, images in resolved.images.items() for note in _twins(name, images)]
     if study.probe.enabled:
         jobs += plan_probes(study, resolved, store, keys, history)
     readable = _readable(study, resolved, jobs, store)
@@ -110,6 +112,18 @@ def plan(
         if table is not None:
             jobs += plan_regime(study, regime, table, readable, history)
     return Plan(study, tuple(jobs), resolved, tuple(notes))
+
+
+def _twins(name: str, images: Images) -> Iterator[str]:
+    """Say which images stand byte for byte in two splits: a score then partly measures memory."""
+    splits = images.dataset.splits
+    for one, other in itertools.combinations(splits, 2):
+        first = dict(zip(images.image_sha256[one], splits[one].ids, strict=True))
+        pairs = zip(images.image_sha256[other], splits[other].ids, strict=True)
+        twins = [(first[digest], id_) for digest, id_ in pairs if digest in first]
+        if twins:
+            example = f"{twins[0][0]!r} and {twins[0][1]!r}"
+            yield f"{name}: {len(twins)} images of {other} are byte-identical to images of {one}, such as {example}"
 
 
 def _known(backbone: Backbone, weights_sha256: Mapping[str, str]) -> Backbone:

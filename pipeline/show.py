@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.jobs import STAGES, Stage
+from pipeline.jobs import STAGES
 from pipeline.plan import Plan
 from pipeline.run import Outcome
 
@@ -14,7 +14,7 @@ SHOWN = 20
 """Jobs that a list names before it counts the rest."""
 
 
-def outcome_text(outcome: Outcome, stages: Sequence[Stage]) -> str:
+def outcome_text(outcome: Outcome) -> str:
     """Return what came of a run: scores and report where joined, failures last."""
     blocks = []
     if outcome.joined is not None:
@@ -33,7 +33,7 @@ def outcome_text(outcome: Outcome, stages: Sequence[Stage]) -> str:
     elif outcome.nothing_to_do and not outcome.waiting:
         blocks.append("nothing to do: everything is there and current")
     elif outcome.done:
-        blocks.append(f"{len(outcome.done)} jobs done ({', '.join(stages)})")
+        blocks.append(f"{len(outcome.done)} jobs done")
     return "\n\n".join(blocks)
 
 

@@ -59,7 +59,11 @@ def train(job: TrainJob, place: Place, progress: Progress | None) -> Done:
         provenance=provenance(torch=True),
         arrays={"test_scores": result.scores, **truth(scored.labels, scored.ids)},
     )
-    line = "diverged" if result.value is None else f"{job.dataset.metric} {100 * result.value:.2f} %"
+    line = (
+        "diverged"
+        if result.value is None
+        else f"{job.score_on} {job.dataset.metric} {100 * result.value:.2f} %"
+    )
     return Done(f"{line} after {result.steps} steps", (*job.notes, *result.warnings))
 
 

@@ -70,6 +70,10 @@ class MissingExtraError(StageError, ImportError):
         self.library = library
         self.extra = extra
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Travel from a worker process whole."""
+        return type(self), (self.library, self.extra)
+
 
 class DivergedError(StageError, ArithmeticError):
     """A training loss became NaN or infinite.
@@ -83,3 +87,7 @@ class DivergedError(StageError, ArithmeticError):
     def __init__(self, step: int) -> None:
         super().__init__(f"the loss stopped being finite at step {step}: lower the learning rate")
         self.step = step
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        """Travel from a worker process whole."""
+        return type(self), (self.step,)

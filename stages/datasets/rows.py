@@ -100,8 +100,20 @@ def build_dataset(
             for split in SPLITS
             if any(r.split == split for r in rows)
         },
-        notes=tuple(notes),
+        notes=(*notes, *_torn_groups(rows)),
     )
+
+
+def _torn_groups(rows: Sequence[Row]) -> list[str]:
+    """Say which groups the data set's own splits tear: its splits stay as they are."""
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        if row.group:
+            splits.setdefault(row.group, set()).add(row.split)
+    torn = sorted(group for group, found in splits.items() if len(found) > 1)
+    if not torn:
+        return []
+    return [f"{len(torn)} groups have rows in several of the data set's own splits: {some(torn)}"]
 
 
 def _named(label: str, multi_label: bool) -> list[str]:

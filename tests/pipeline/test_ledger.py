@@ -194,7 +194,7 @@ def test_pickles_beside_a_record_are_not_loaded(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     record = write(ledger, arrays={"x": np.zeros(2)})
     np.savez(record.path.with_suffix(".npz"), x=np.array([Exploding()], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(StudyError, match="changed since it was written"):
         record.arrays()
 
 
@@ -276,3 +276,36 @@ def test_a_difference_says_place_before_and_after() -> None:
         "more: null -> [1]",
         "probe.folds: 5 -> 10",
     ]
+
+
+def test_an_edited_record_is_refused_by_name(tmp_path):
+    from pipeline.errors import StudyError
+    from pipeline.ledger import Ledger
+
+    ledger = Ledger(tmp_path)
+    record = ledger.write(
+        "linear_probe", "probe/a/b", status="complete", spec={"x": 1}, columns={"value": 0.5}, provenance={}
+    )
+    record.path.write_text(record.path.read_text().replace("0.5", "0.9"))
+    with pytest.raises(StudyError, match="edited since it was written"):
+        ledger.records()
+
+
+def test_changed_or_lost_arrays_are_refused_by_name(tmp_path):
+    from pipeline.errors import StudyError
+    from pipeline.ledger import Ledger
+
+    record = Ledger(tmp_path).write(
+        "linear_probe", "probe/a/b", status="complete", spec={}, columns={}, provenance={},
+        arrays={"labels": np.arange(3)},
+    )  # fmt: skip
+    assert record.arrays()["labels"].tolist() == [0, 1, 2]
+    arrays = record.path.with_suffix(".npz")
+    content = bytearray(arrays.read_bytes())
+    content[40] ^= 1
+    arrays.write_bytes(bytes(content))
+    with pytest.raises(StudyError, match="changed since it was written"):
+        record.arrays()
+    arrays.unlink()
+    with pytest.raises(StudyError, match="cannot be read"):
+        record.arrays()

@@ -382,3 +382,10 @@ def test_a_key_of_the_plan_is_the_key_of_the_entry(cached: Study) -> None:
         entry = store.read(job.key)
         assert entry.ids == job.split.ids
         assert CacheKey.from_ingredients(entry.key.ingredients).digest == job.key
+
+
+def test_images_that_stand_in_two_splits_are_told(workshop):
+    csv = workshop.images()
+    (csv.parent / "test/green/0.ppm").write_bytes((csv.parent / "train/green/1.ppm").read_bytes())
+    notes = plan(workshop.load()).notes
+    assert any("1 images of test are byte-identical to images of train" in note for note in notes)

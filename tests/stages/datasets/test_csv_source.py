@@ -114,3 +114,10 @@ def test_absent_files_are_told_apart_from_wrong_ones(images):
 def test_unknown_sources_are_refused(tmp_path, source, said):
     with pytest.raises(DatasetError, match=said.replace("?", r"\?")):
         load_dataset("ours", source, base=tmp_path, unpack_to=tmp_path)
+
+
+def test_groups_that_the_splits_tear_are_told(images):
+    text = "path,label,split,group\n0.png,a,train,p1\n1.png,b,train,p2\n2.png,a,test,p1\n"
+    assert any(
+        "1 groups have rows in several" in note and "'p1'" in note for note in load(images, text).notes
+    )
