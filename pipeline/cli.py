@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
+from pipeline.cli_options import output_options, print_json, run_options
 from pipeline.errors import (
     EXIT_DONE,
     EXIT_INPUT,
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from pipeline.config import Study
     from pipeline.jobs import Stage
     from pipeline.run import Outcome
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 EPILOG = (
     "Exit status: 0 all done; 1 some jobs failed, the others are done; 2 the input is wrong, nothing was "
@@ -50,25 +47,6 @@ def cli() -> None:
 
     `penultimate demo` shows it all in minutes; `penultimate init FOLDER` writes a study for your images.
     """
-
-
-def output_options(command: F) -> F:
-    """Give a command --json and --quiet."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
-    return click.option("--quiet", is_flag=True, help="No bars and no remarks; errors only.")(command)
-
-
-def run_options(command: F) -> F:
-    """Give a command the options of everything that runs jobs."""
-    for option in (
-        click.option("--only", metavar="REGEX", help="Run only the jobs whose name matches."),
-        click.option(
-            "--jobs", type=click.IntRange(min=1), help="Processes for probes (default: one a core)."
-        ),
-        click.option("--rehash", is_flag=True, help="Hash every image again; distrust what is remembered."),
-    ):
-        command = option(command)
-    return output_options(command)
 
 
 study_argument = click.argument("study", type=click.Path(path_type=Path))
@@ -135,7 +113,7 @@ def _run(
     reporter = Reporter(quiet=quiet or as_json)
     outcome = run(study, stages, only=only, workers=jobs, rehash=rehash, reporter=reporter)
     if as_json:
-        _print_json(outcome_json(outcome))
+        print_json(outcome_json(outcome))
     else:
         text = outcome_text(outcome)
         click.echo(text, err=quiet) if text and not (quiet and not outcome.failed) else None
@@ -157,7 +135,7 @@ def init(folder: Path, output: Path | None, as_json: bool, quiet: bool) -> None:
 
     written = write_first_study(folder, output)
     if as_json:
-        _print_json({"study": str(written.path), "dataset": written.summary})
+        print_json({"study": str(written.path), "dataset": written.summary})
     elif not quiet:
         click.echo(f"{written.path}: {written.summary}")
         click.echo(f"next: penultimate run {written.path}")
@@ -189,7 +167,7 @@ def _show_plan(path: Path, *, as_json: bool, quiet: bool, every_job: bool) -> No
     with Reporter(quiet=quiet or as_json).bar("hashing images", "images") as progress:
         current = make_plan(load_study(path), stages=("probe", "join"), progress=progress)
     if as_json:
-        _print_json(plan_json(current))
+        print_json(plan_json(current))
     elif not quiet:
         click.echo(plan_text(current, every_job=every_job))
 
@@ -205,7 +183,7 @@ def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
     if not rows:
         raise StudyError(f"no known backbone has {pattern!r} in its name; try a shorter part of it")
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif not quiet:
         click.echo(rows_text(rows))
 
@@ -217,7 +195,7 @@ def datasets(as_json: bool, quiet: bool) -> None:
     from pipeline.show import dataset_rows, rows_text
 
     if as_json:
-        _print_json(dataset_rows())
+        print_json(dataset_rows())
     elif not quiet:
         click.echo(rows_text(dataset_rows()))
         click.echo('\nyour own: source = "csv:split.csv" (path,label,split[,group]) or "folder:images"')
@@ -242,7 +220,7 @@ def predict(
     reporter = Reporter(quiet=quiet or as_json)
     predictions = classify(probe, images, weights=weights, top=top, reporter=reporter)
     if as_json:
-        _print_json(predictions)
+        print_json(predictions)
     else:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["path", "class", "probability"])
@@ -262,14 +240,9 @@ def bench(stage: Literal["extract", "probe", "train"], images: int, as_json: boo
 
     rows = measure(stage, images=images)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif not quiet:
         click.echo(rows_text(rows))
-
-
-def _print_json(value: Any) -> None:
-    """Print one JSON value, strict."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False, default=str))
 
 
 def _add_cache_commands() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pipeline.cli_options import output_options, print_json
 from pipeline.errors import EXIT_SOME_FAILED, StudyError
 
 if TYPE_CHECKING:
@@ -25,12 +25,6 @@ def cache() -> None:
     The cache lies in $PENULTIMATE_CACHE, else in ~/.cache/penultimate. A REMOTE is a folder or any URL that
     fsspec knows: s3://bucket/prefix, gs://..., sftp://host/path, hf://datasets/USER/NAME, https://... (pull only).
     """
-
-
-def output_options(command: F) -> F:
-    """Give a command --json and --quiet."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")(command)
-    return click.option("--quiet", is_flag=True, help="No bars and no remarks; errors only.")(command)
 
 
 def choice_options(command: F) -> F:
@@ -55,7 +49,7 @@ def list_entries(coordinates: tuple[str, ...], remote: str | None, as_json: bool
 
     rows = listed(_open(quiet), remote, _parse(coordinates))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif not quiet:
         click.echo(rows_text([{**row, "key": row["key"][:12]} for row in rows]) or "no such entries")
 
@@ -70,7 +64,7 @@ def show(key: str, as_json: bool, quiet: bool) -> None:
     store = _open(quiet)
     facts = described(store, complete(store, key))
     if as_json or not quiet:
-        _print_json(facts)
+        print_json(facts)
 
 
 @cache.command()
@@ -98,8 +92,9 @@ def verify(
 
     Without a choice every entry is checked, every byte of it.
     """
+    from pipeline.keep import recomputed, verified
     from pipeline.progress import Reporter
-    from pipeline.share import chosen, recomputed, verified
+    from pipeline.share import chosen
 
     store = _open(quiet or as_json)
     picked = chosen(store, _parse(coordinates), keys, study)
@@ -111,7 +106,7 @@ def verify(
         rows += recomputed(study, recompute, reporter=reporter)
     damaged = [row for row in rows if row["status"] != "sound"]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif not quiet:
         click.echo(f"{len(rows) - len(damaged)} of {len(rows)} checks found nothing wrong")
     for row in damaged:
@@ -146,7 +141,7 @@ def _transfer(name: str, about: str) -> None:
             name, store, remote, _parse(coordinates), keys, study, dry_run=dry_run, reporter=reporter
         )
         if as_json:
-            _print_json(rows)
+            print_json(rows)
         elif not quiet:
             click.echo(rows_text([{**row, "key": row["key"][:12]} for row in rows]) or "nothing to do")
 
@@ -171,7 +166,7 @@ def export_file(key: str, file: Path, as_json: bool, quiet: bool) -> None:
     store = _open(quiet)
     written = export_entry(store, complete(store, key), file)
     if as_json:
-        _print_json({"file": str(written)})
+        print_json({"file": str(written)})
     elif not quiet:
         click.echo(f"{written}: hand it over; `penultimate cache import {written.name}` takes it in")
 
@@ -202,7 +197,7 @@ def import_file(
 
     row = imported(_open(quiet), file, labels, _parse(coordinates), hdf5_dataset, classes)
     if as_json:
-        _print_json(row)
+        print_json(row)
     elif not quiet:
         click.echo(f"{row['key'][:12]}: {row['status']}, {row['rows']} rows")
 
@@ -226,7 +221,7 @@ def gc(
     quiet: bool,
 ) -> None:
     """Move entries to the trash, and delete for good what has been there longer than its grace."""
-    from pipeline.share import collected
+    from pipeline.keep import collected
     from pipeline.show import rows_text
 
     if older_than is None and largest_total is None and not keep:
@@ -240,7 +235,7 @@ def gc(
         dry_run=dry_run,
     )
     if as_json:
-        _print_json(outcome)
+        print_json(outcome)
     elif not quiet:
         click.echo(
             rows_text([{**row, "key": row["key"][:12]} for row in outcome["moved"]]) or "nothing to move"
@@ -262,8 +257,3 @@ def _parse(coordinates: tuple[str, ...]) -> dict[str, str]:
         if "=" not in word:
             raise StudyError(f"{word!r} is not NAME=VALUE, as in dataset=digits")
     return dict(word.split("=", 1) for word in coordinates)
-
-
-def _print_json(value: Any) -> None:
-    """Print one JSON value, strict."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False, default=str))

@@ -7,7 +7,7 @@ with its default, and a test holds the two against each other.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -260,6 +260,8 @@ def load_study(path: Path | str) -> Study:
     >>> study.name, study.backbone[0].name, study.probe.lambdas.count
     ('first', 'resnet50.tv_in1k', 45)
     """
+    from pipeline.mistakes import explain, name_mistakes, unknown_backbones
+
     path = Path(path)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -275,48 +277,9 @@ def load_study(path: Path | str) -> Study:
     try:
         study = Study.model_validate({**raw, FOLDER: path.parent.resolve()})
     except ValidationError as error:
-        from pipeline.mistakes import explain
-
-        lines = [*explain(error), *_unknown_backbones(raw)]
+        lines = [*explain(error), *unknown_backbones(raw)]
         raise StudyError(f"{path}: {line}" for line in lines) from None
-    mistakes = list(_name_mistakes(study))
+    mistakes = list(name_mistakes(study))
     if mistakes:
         raise StudyError(f"{path}: {mistake}" for mistake in mistakes)
     return study
-
-
-def _unknown_backbones(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Look names up even where the rest of the file is wrong, so that one look mends all."""
-    tables = raw.get("backbone", raw.get("backbones"))
-    for i, item in enumerate(tables if isinstance(tables, list) else (), start=1):
-        name = item.get("name") if isinstance(item, Mapping) else item
-        cached = isinstance(item, Mapping) and item.get("weights") == "cached"
-        if isinstance(name, str) and name and not cached:
-            yield from _unknown_backbone(i, name)
-
-
-def _unknown_backbone(i: int, name: str) -> Iterator[str]:
-    """Say that a name is no backbone's, with the nearest known ones."""
-    from stages.backbones import lookup
-    from stages.errors import BackboneError
-
-    try:
-        lookup(name)
-    except BackboneError as error:
-        yield f"backbone[{i}].name: {error}"
-
-
-def _name_mistakes(study: Study) -> Iterator[str]:
-    """Unknown backbones, and names that stand for two things."""
-    seen: set[str] = set()
-    for i, backbone in enumerate(study.backbone, start=1):
-        if backbone.weights != "cached":
-            yield from _unknown_backbone(i, backbone.name)
-        if backbone.label in seen:
-            yield f'backbone[{i}]: {backbone.label!r} is listed twice; tell them apart with variant = "..."'
-        seen.add(backbone.label)
-    seen.clear()
-    for i, dataset in enumerate(study.dataset, start=1):
-        if dataset.name in seen:
-            yield f"dataset[{i}].name: {dataset.name!r} is used twice; every data set needs its own name"
-        seen.add(dataset.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -54,3 +55,40 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
             model = TABLES.get(part, model)
     keys = [name for name, field in model.model_fields.items() if not field.exclude]
     return [*keys, "backbones", "datasets"] if model is config.Study else keys
+
+
+def unknown_backbones(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Look names up even where the rest of the file is wrong, so that one look mends all."""
+    tables = raw.get("backbone", raw.get("backbones"))
+    for i, item in enumerate(tables if isinstance(tables, list) else (), start=1):
+        name = item.get("name") if isinstance(item, Mapping) else item
+        cached = isinstance(item, Mapping) and item.get("weights") == "cached"
+        if isinstance(name, str) and name and not cached:
+            yield from _unknown_backbone(i, name)
+
+
+def _unknown_backbone(i: int, name: str) -> Iterator[str]:
+    """Say that a name is no backbone's, with the nearest known ones."""
+    from stages.backbones import lookup
+    from stages.errors import BackboneError
+
+    try:
+        lookup(name)
+    except BackboneError as error:
+        yield f"backbone[{i}].name: {error}"
+
+
+def name_mistakes(study: config.Study) -> Iterator[str]:
+    """Unknown backbones, and names that stand for two things."""
+    seen: set[str] = set()
+    for i, backbone in enumerate(study.backbone, start=1):
+        if backbone.weights != "cached":
+            yield from _unknown_backbone(i, backbone.name)
+        if backbone.label in seen:
+            yield f'backbone[{i}]: {backbone.label!r} is listed twice; tell them apart with variant = "..."'
+        seen.add(backbone.label)
+    seen.clear()
+    for i, dataset in enumerate(study.dataset, start=1):
+        if dataset.name in seen:
+            yield f"dataset[{i}].name: {dataset.name!r} is used twice; every data set needs its own name"
+        seen.add(dataset.name)

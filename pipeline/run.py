@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cache import CacheWriteError
+from pipeline.beforehand import check_choice, check_writable, job_pattern
 from pipeline.config import Study
 from pipeline.errors import StudyError, SurroundingsError
 from pipeline.executors import run_jobs, worker_count
@@ -118,7 +118,7 @@ def run(
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise StudyError(f"no stage {unknown[0]!r}; the stages are {', '.join(STAGES)}")
-    pattern = _pattern(only)
+    pattern = job_pattern(only)
     root = root or cache_root()
     replan = functools.partial(_plan, study, asked, root, reporter)
     current = replan(rehash=rehash)
@@ -128,9 +128,9 @@ def run(
         current = replan()
     for note in current.notes:
         reporter.say(f"note: {note}")
-    _check_choice(current, asked, only)
+    check_choice(current, asked, only)
     place = Place(root, study.output)
-    _check_writable(place)
+    check_writable(place)
     done: list[str] = []
     failed: list[Failure] = []
     warnings: list[str] = []
@@ -161,24 +161,6 @@ def run(
     return Outcome(study, tuple(done), tuple(failed), waiting, tuple(warnings), joined, current.notes)
 
 
-def _check_choice(plan: Plan, asked: Sequence[Stage], only: str | None) -> None:
-    """Refuse a choice of jobs that names none."""
-    for stage, table in (("fine-tune", "fine_tune"), ("scratch", "from_scratch")):
-        if tuple(asked) == (stage,) and plan.study.training(table) is None:
-            raise StudyError(f"the study has no [{table}] table; add one (budget = 'quick' will do)")
-    names = [job.name for job in plan.jobs if job.stage in asked]
-    if only is not None and names and not any(_pattern(only).search(name) for name in names):
-        raise StudyError(f"--only {only!r} matches none of {len(names)} jobs, such as {names[0]}")
-
-
-def _pattern(only: str | None) -> re.Pattern[str]:
-    """Compile --only, or say what is wrong with it."""
-    try:
-        return re.compile(only or "")
-    except re.error as error:
-        raise StudyError(f"--only {only!r} is not a regular expression: {error}") from error
-
-
 def _plan(
     study: Study,
     asked: tuple[Stage, ...],
@@ -203,21 +185,6 @@ def _plan(
         raise SurroundingsError(str(error)) from error
     except OSError as error:
         raise SurroundingsError(f"{error.filename}: {error.strerror}; mend it and run again") from error
-
-
-def _check_writable(place: Place) -> None:
-    """Find out before any work whether results can be kept."""
-    places = {place.output: "the study's output", place.root: "the cache ($PENULTIMATE_CACHE)"}
-    for folder, what in places.items():
-        probe = folder / ".writable"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink(missing_ok=True)
-        except OSError as error:
-            raise SurroundingsError(
-                f"{folder}: {what} cannot be written ({error.strerror}); mend it or choose another folder"
-            ) from error
 
 
 def _run_stage(

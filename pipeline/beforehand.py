@@ -1,0 +1,44 @@
+"""What is checked before any job is started: the choice of jobs, and whether results can be kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pipeline.errors import StudyError, SurroundingsError
+from pipeline.jobs import Stage
+from pipeline.place import Place
+from pipeline.plan import Plan
+
+
+def check_choice(plan: Plan, asked: Sequence[Stage], only: str | None) -> None:
+    """Refuse a choice of jobs that names none."""
+    for stage, table in (("fine-tune", "fine_tune"), ("scratch", "from_scratch")):
+        if tuple(asked) == (stage,) and plan.study.training(table) is None:
+            raise StudyError(f"the study has no [{table}] table; add one (budget = 'quick' will do)")
+    names = [job.name for job in plan.jobs if job.stage in asked]
+    if only is not None and names and not any(job_pattern(only).search(name) for name in names):
+        raise StudyError(f"--only {only!r} matches none of {len(names)} jobs, such as {names[0]}")
+
+
+def job_pattern(only: str | None) -> re.Pattern[str]:
+    """Compile --only, or say what is wrong with it."""
+    try:
+        return re.compile(only or "")
+    except re.error as error:
+        raise StudyError(f"--only {only!r} is not a regular expression: {error}") from error
+
+
+def check_writable(place: Place) -> None:
+    """Find out before any work whether results can be kept."""
+    places = {place.output: "the study's output", place.root: "the cache ($PENULTIMATE_CACHE)"}
+    for folder, what in places.items():
+        probe = folder / ".writable"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise SurroundingsError(
+                f"{folder}: {what} cannot be written ({error.strerror}); mend it or choose another folder"
+            ) from error

@@ -1,0 +1,119 @@
+"""Keeping the cache: are its entries sound, do they tell the truth, and which of them may go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache import CacheError, CacheWriteError, Store
+from pipeline.progress import SILENT, Reporter
+from pipeline.share import Rows, keys_of_study
+
+if TYPE_CHECKING:
+    from pipeline.jobs import ExtractJob
+
+DEVIATION = 1e-3
+"""Largest difference, relative to the largest feature, that another machine's arithmetic may make."""
+DAY = 86_400.0
+
+
+def verified(
+    store: Store, keys: Sequence[str], *, sample: int | None, deep: bool, reporter: Reporter = SILENT
+) -> Rows:
+    """Check entries again; return a row for each, ``status`` "sound" or what is wrong."""
+    from cache.verify import verify
+
+    rows = []
+    with reporter.bar("verifying", "entries") as progress:
+        for done, key in enumerate(keys, start=1):
+            try:
+                result = verify(store, key, sample=sample, deep=deep)
+                rows.append({"key": key, "status": "sound", "bytes": result.nbytes})
+            except CacheWriteError:
+                raise
+            except CacheError as error:
+                rows.append({"key": key, "status": str(error), "bytes": 0})
+            progress(done, len(keys), key[:12])
+    return rows
+
+
+def recomputed(study: Path, rows: int, *, reporter: Reporter = SILENT) -> Rows:
+    """Run some rows of every cached entry of a study again, to see whether a shared entry tells the truth.
+
+    Parameters
+    ----------
+    study : Path
+        Its images and weights must be on this machine.
+    rows : int
+        Of each entry, drawn anew each time.
+    reporter : Reporter
+
+    Returns
+    -------
+    list of dict
+        ``status`` "sound", or the largest deviation relative to the largest feature.
+    """
+    from pipeline.config import load_study
+    from pipeline.jobs import ExtractJob
+    from pipeline.plan import plan
+
+    planned = plan(load_study(study)).of("extract")
+    jobs = [p.job for p in planned if p.state == "done" and isinstance(p.job, ExtractJob)]
+    with reporter.bar("recomputing", "entries") as progress:
+        found = []
+        for done, job in enumerate(jobs, start=1):
+            found.append(_recompute(job, rows))
+            progress(done, len(jobs), job.name)
+    return found
+
+
+def _recompute(job: ExtractJob, rows: int) -> dict[str, Any]:
+    """Compare a few rows of one entry with a forward pass made now."""
+    from pipeline.resolve import open_store
+    from stages.extract import extract_features
+
+    assert job.key is not None
+    entry = open_store().read(job.key)
+    place = {id_: i for i, id_ in enumerate(job.split.ids)}
+    drawn = np.random.default_rng().choice(len(entry.ids), size=min(rows, len(entry.ids)), replace=False)
+    some = job.split.take(np.array([place[entry.ids[i]] for i in sorted(drawn)], dtype=np.intp))
+    batches = extract_features(job.backbone, some, precision=job.precision, device=job.device)
+    again = np.concatenate([batch.features for batch in batches])
+    there = np.asarray(entry.features[sorted(drawn)], dtype=np.float32)
+    deviation = float(np.abs(again - there).max() / max(float(np.abs(again).max()), 1e-30))
+    status = "sound" if deviation <= DEVIATION else f"{job.name}: features deviate by {deviation:.3g}"
+    return {
+        "key": job.key,
+        "status": status,
+        "bytes": 0,
+        "rows_recomputed": len(drawn),
+        "deviation": deviation,
+    }
+
+
+def collected(
+    store: Store,
+    *,
+    older_than: float | None,
+    largest_total: float | None,
+    keep: Sequence[Path],
+    grace: float,
+    dry_run: bool,
+) -> dict[str, Any]:
+    """Move entries to the trash by age (days), size (GB) and studies to keep; empty what is past its grace."""
+    from cache.maintain import collect, empty_trash, to_collect
+
+    kept = {key for study in keep for key in keys_of_study(study)}
+    picked = to_collect(
+        store.list(),
+        older_than=None if older_than is None else older_than * DAY,
+        largest_total=None if largest_total is None else int(largest_total * 1e9),
+        keep=kept,
+    )
+    moved = picked if dry_run else collect(store, picked)
+    deleted = 0 if dry_run else empty_trash(store, grace=grace * DAY).nbytes
+    rows = [{"key": info.key, "bytes": info.nbytes, **info.coordinates} for info in moved]
+    return {"moved": rows, "deleted_bytes": deleted, "dry_run": dry_run}
