@@ -21,8 +21,9 @@ def outcome_text(outcome: Outcome) -> str:
         from stages.report.text import correlation_lines, score_table
 
         blocks += [score_table(outcome.joined.table), "\n".join(correlation_lines(outcome.joined.statistics))]
-        report = outcome.joined.files[0]
-        blocks.append("\n".join([*outcome.joined.remarks, f"report: {report}"]))
+        first = outcome.joined.files[0]
+        what = "report" if first.suffix == ".html" else "scores"
+        blocks.append("\n".join([*outcome.joined.remarks, f"{what}: {first}"]))
     if outcome.waiting:
         lines = [f"{job.name}: {job.why}" for job in outcome.waiting]
         blocks.append("waiting:\n" + _indented(lines))
