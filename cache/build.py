@@ -22,7 +22,7 @@ from cache.index import ARRAY_NAMES, ArraySpec, Index, block_count
 from cache.keys import canonical_json
 from cache.layout import DefectError, block_bytes_for, pack, unpack
 from cache.parse import parse_index
-from cache.staging import read_frames
+from cache.staging import Frame, read_frames
 from cache.system import WRITE_FLAGS
 
 _PLACEHOLDER = "0" * 64
@@ -53,7 +53,7 @@ def build(log: Path, target: Path) -> str:
     rows = _add_up(log)
     arrays = _arrays(rows)
     draft = _index(rows, arrays)
-    block_bytes = block_bytes_for(len(canonical_json(draft.to_json())))
+    block_bytes = block_bytes_for(canonical_json(draft.to_json()), sum(s.nbytes for s in arrays.values()))
     offsets = lay_out(target, block_bytes, {name: (spec.dtype, spec.shape) for name, spec in arrays.items()})
     descriptor = os.open(target, WRITE_FLAGS)
     try:
@@ -61,12 +61,13 @@ def build(log: Path, target: Path) -> str:
         placed = {
             name: replace(spec, offset=offsets[name], blocks=digests[name]) for name, spec in arrays.items()
         }
-        os.fsync(descriptor)
         size = os.fstat(descriptor).st_size
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(2) as pool:
             hashed = pool.submit(digest_of_range, descriptor, block_bytes, size)
+            synced = pool.submit(os.fsync, descriptor)
             _refuse_contradictions(target, placed)
             data_sha256 = hashed.result()
+            synced.result()
         raw = canonical_json(replace(draft, arrays=placed, data_sha256=data_sha256).to_json())
         write_all(descriptor, pack(raw, block_bytes), 0)
         os.fsync(descriptor)
@@ -146,10 +147,19 @@ def _checked_batches(log: Path) -> Iterator[tuple[dict[str, Any], memoryview, me
     """Yield header, features and labels of each batch whose checksum holds."""
     frames = read_frames(log)
     next(frames)
-    for frame in frames:
+    for frame in _one_ahead(frames):
         cut = frame.header["features_bytes"]
         payload = memoryview(frame.payload)
         yield frame.header, payload[:cut], payload[cut:]
+
+
+def _one_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Yield frames while a thread reads and checks the one that comes next."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, frames, None)
+        while (frame := upcoming.result()) is not None:
+            upcoming = pool.submit(next, frames, None)
+            yield frame
 
 
 def _refuse_contradictions(target: Path, arrays: dict[str, ArraySpec]) -> None:

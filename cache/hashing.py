@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 
 from cache.index import BLOCK_BYTES
+from cache.system import read_piece
 
 _CHUNK_BYTES = 1 << 22
 
@@ -46,13 +46,15 @@ class BlockHasher:
 
 
 def read_at(descriptor: int, offset: int, count: int) -> bytes:
-    """Read up to so many bytes from an offset; fewer only where the file ends."""
+    """Read up to so many bytes from an offset; fewer only where the file ends.
+
+    Several threads may read from one descriptor at a time.
+    """
     pieces = []
-    os.lseek(descriptor, offset, os.SEEK_SET)
-    while count > 0 and (piece := os.read(descriptor, min(count, _CHUNK_BYTES))):
+    while count > 0 and (piece := read_piece(descriptor, min(count, _CHUNK_BYTES), offset)):
         pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
+        offset, count = offset + len(piece), count - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def digest_of_range(descriptor: int, start: int, end: int, progress: BytesDone | None = None) -> str:

@@ -53,7 +53,7 @@ class Index:
     @cached_property
     def key(self) -> CacheKey:
         """The key that the ingredients give."""
-        return CacheKey.from_ingredients(self.ingredients)
+        return CacheKey(sha256_of(self.ingredients), self.ingredients, proved=True)
 
     @property
     def rows(self) -> int:

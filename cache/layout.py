@@ -50,10 +50,31 @@ class UserBlock:
     index_sha256: str
 
 
-def block_bytes_for(index_bytes: int) -> int:
-    """Return the smallest block that holds an index of so many bytes."""
+def memory_bound(index: bytes) -> int:
+    """Return more bytes than decoding an index and checking its spelling takes, without decoding it.
+
+    ``[[],[],[], ...`` becomes forty times its size in Python objects. An entry is refused where this
+    bound is beyond its file's size, and the writer makes the user block large enough that it is not.
+    The coefficients are measured with CPython 3.11 and rounded up; a test holds them.
+    """
+    widest_text = 4 if index.isascii() else 16
+    containers = index.count(b"[") + 2 * index.count(b"{")
+    strings, others = index.count(b'"') // 2, index.count(b",") + index.count(b":")
+    return (1 << 12) + widest_text * len(index) + 176 * containers + 112 * strings + 112 * others
+
+
+def block_bytes_for(index: bytes, data_bytes: int) -> int:
+    """Return the smallest block that holds an index and, with the data, is no less than its bound.
+
+    Parameters
+    ----------
+    index : bytes
+        Or one of at least the same size and the same structure.
+    data_bytes : int
+        What will stand behind the block, at least.
+    """
     size = MINIMUM_BLOCK_BYTES
-    while size < HEADER_BYTES + index_bytes:
+    while size < HEADER_BYTES + len(index) or size + data_bytes < memory_bound(index):
         size *= 2
     return size
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from cache.errors import InvalidInputError
 from cache.index import ARRAY_NAMES, BLOCK_BYTES, ArraySpec, Index, block_count
-from cache.keys import canonical_json
-from cache.layout import DefectError
+from cache.keys import canonical_pieces
+from cache.layout import DefectError, memory_bound
 from cache.names import check_class_names, check_columns, check_coordinates, check_excluded
 
 _FIELDS = {
@@ -45,6 +45,8 @@ def parse_index(raw: bytes, block_bytes: int, file_bytes: int, *, known: bool = 
     DefectError
         With the first defect found.
     """
+    if not known:
+        _refuse_bloat(raw, file_bytes)
     plain = _plain(raw, known)
     arrays = _arrays(plain["arrays"])
     _check_places(arrays, block_bytes, file_bytes)
@@ -73,12 +75,12 @@ def _plain(raw: bytes, known: bool) -> dict[str, Any]:
     """Decode canonical JSON with exactly the fields of an index."""
     try:
         plain = json.loads(raw.decode("utf-8"))
-        canonical = raw if known else canonical_json(plain)
+        _need(isinstance(plain, dict), "its index is no JSON object")
+        canonical = known or _is_canonical(plain, raw)
     except (ValueError, RecursionError) as error:
         raise DefectError(f"its index is no canonical JSON ({ascii(str(error))[:80]})") from error
-    _need(canonical == raw, "its index is no canonical JSON")
-    if not isinstance(plain, dict) or set(plain) != _FIELDS:
-        raise DefectError("its index lacks fields or has others")
+    _need(canonical, "its index is no canonical JSON")
+    _need(set(plain) == _FIELDS, "its index lacks fields or has others")
     _need(
         type(plain["block_bytes"]) is int and plain["block_bytes"] == BLOCK_BYTES,
         "its blocks have another size",
@@ -88,7 +90,22 @@ def _plain(raw: bytes, known: bool) -> dict[str, Any]:
     _need(
         isinstance(plain["ingredients"], dict) and bool(plain["ingredients"]), "its index has no ingredients"
     )
-    return plain
+    return dict(plain)
+
+
+def _refuse_bloat(raw: bytes, file_bytes: int) -> None:
+    """Refuse an index whose values would take more memory than the file has bytes."""
+    _need(memory_bound(raw) <= file_bytes, "its index would take more memory than the file has bytes")
+
+
+def _is_canonical(plain: dict[str, Any], raw: bytes) -> bool:
+    """Whether the values are spelled in these bytes the one way there is."""
+    position = 0
+    for piece in canonical_pieces(plain):
+        if not raw.startswith(piece, position):
+            return False
+        position += len(piece)
+    return position == len(raw)
 
 
 def _arrays(plain: object) -> dict[str, ArraySpec]:

@@ -14,6 +14,7 @@ import platform
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ READ_FLAGS = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _CLOSE_ON_EXEC | _BINARY
 """A symbolic link is refused and a FIFO does not block (Windows has neither flag)."""
 WRITE_FLAGS = os.O_RDWR | _NO_FOLLOW | _CLOSE_ON_EXEC | _BINARY
 
+_ONE_POSITION = threading.Lock()
 _NO_SUCH_FACILITY = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 
 
@@ -41,6 +43,15 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def read_piece(descriptor: int, count: int, offset: int) -> bytes:
+    """Read at an offset, from several threads at a time; Windows has one position, so there they take turns."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, count, offset)
+    with _ONE_POSITION:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, count)
 
 
 def place_if_absent(source: Path, target: Path) -> bool:
@@ -107,16 +118,49 @@ def user_name() -> str:
 
 
 def process_is_alive(pid: int) -> bool:
-    """Whether a process of this machine exists; where that cannot be asked, True."""
+    """Whether a process of this machine runs; one that ended and was not waited for does not.
+
+    Where that cannot be asked, True.
+    """
     if sys.platform == "win32":
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
+    with contextlib.suppress(OSError):  # Linux tells what kill does not: Z and X are dead
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
     return True
+
+
+def machine() -> str:
+    """Return where a process number means something: this host, since it started, in this container.
+
+    Outside Linux the host's name alone.
+    """
+    parts = [host_name()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
+
+
+def is_own(status: os.stat_result) -> bool:
+    """Whether a file or folder belongs to this user; Windows knows no owner of this kind: True."""
+    return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+
+
+def advice(number: int | None) -> str:
+    """Return what a person can do about an error number of the operating system, in a few words."""
+    if number == errno.EROFS:
+        return "nothing can be written there, only read: choose another place, then run again"
+    if number in {errno.EACCES, errno.EPERM}:
+        return "ask its owner for the right to write, or choose another place, then run again"
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        return "free space, then run again"
+    return "free space or mend permissions, then run again"
 
 
 def file_opener(flags: int = READ_FLAGS) -> Callable[[str, int], int]:
