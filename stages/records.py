@@ -269,6 +269,16 @@ class TrainRecipe:
     """Images a forward pass; None = the whole batch. Gradients accumulate."""
     momentum: float = 0.9
     """Nesterov."""
+    batch_norm_momentum: float | None = None
+    """torch's convention, for a whole batch; None = min(10/s, 0.1), s = steps an epoch."""
+    decay_everything: bool = False
+    """Whether weight decay acts on biases and norms too, not on convolution and linear weights alone."""
+    dropout: float = 0.0
+    """Probability before the classifier; dropout inside the network is off."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes; single-label only."""
+    classifier_std: float = 0.01
+    """Standard deviation of the new classifier's weights (ours); its biases start at zero."""
     image_size: int | None = None
     """Side of the input in pixels; None = the backbone's own."""
     evaluation_crop: Literal["whole", "central_87.5", "simclr"] = "whole"
@@ -286,7 +296,7 @@ class TrainRecipe:
     num_workers: int = 0
     """Threads that decode and cut crops; 0 = as many as torch computes with."""
     image_memory: int = 2 << 30
-    """Bytes of decoded training images to keep in memory; the rest is decoded every time it is used."""
+    """Bytes of decoded training images to keep; the rest is decoded every time it is used."""
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,11 @@ def _central(width: int, height: int, ratio: tuple[float, float], flip: bool) ->
     return Crop(round((width - w) / 2), round((height - h) / 2), w, h, flip)
 
 
-def cut(image: Image.Image, crop: Crop, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
-    """Cut a crop and resize it with Pillow to (size, size, 3) uint8."""
-    box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
-    pixels = np.asarray(image.resize((size, size), resample, box=box))
-    return pixels[:, ::-1] if crop.flip else pixels
+def cut(pixels: NDArray[np.uint8], crop: Crop, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
+    """Cut a crop out of (h, w, 3) and resize it with Pillow to (size, size, 3), to torchvision's very bytes.
+
+    The crop comes first: a resize that is given a box lets pixels outside of it in at its edges.
+    """
+    inside = pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    resized = np.asarray(Image.fromarray(np.ascontiguousarray(inside)).resize((size, size), resample))
+    return resized[:, ::-1] if crop.flip else resized

@@ -47,9 +47,10 @@ class Source:
     def _view(self, item: tuple[int, NDArray[np.float64]]) -> NDArray[np.uint8]:
         """Return one augmented image, (s, s, 3)."""
         row, draws = item
-        image, recipe = self.images[row], self.recipe
-        crop = crop_from(draws, image.size, recipe.crop_scale, recipe.crop_ratio, recipe.horizontal_flip)
-        return cut(image, crop, self.preprocessing.size, RESAMPLING[self.preprocessing.interpolation])
+        pixels, recipe = self.images[row], self.recipe
+        size = pixels.shape[1], pixels.shape[0]
+        crop = crop_from(draws, size, recipe.crop_scale, recipe.crop_ratio, recipe.horizontal_flip)
+        return cut(pixels, crop, self.preprocessing.size, RESAMPLING[self.preprocessing.interpolation])
 
 
 def batches(source: Source, start: int, stop: int, *, pin: bool) -> Iterator[Batch]:

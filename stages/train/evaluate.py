@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,35 +47,62 @@ def evaluation_view(image: Image.Image, preprocessing: Preprocessing, crop: str)
     return np.asarray(image.resize((size, size), RESAMPLING[preprocessing.interpolation], box=box))
 
 
-def read_views(
-    paths: Sequence[Path], preprocessing: Preprocessing, recipe: TrainRecipe
-) -> list[NDArray[np.uint8]]:
-    """Decode the images to be scored, once, at the size they are scored at."""
-    store = ImageStore(paths, budget=0, workers=recipe.num_workers or None)
-    try:
-        crop = recipe.evaluation_crop
-        return store.map(lambda row: evaluation_view(store[row], preprocessing, crop), range(len(store)))
-    finally:
-        store.close()
+class Views:
+    """The images to be scored, at the size they are scored at; kept after the first look where they fit.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        n files.
+    preprocessing : Preprocessing
+        Its size is the size scored at.
+    recipe : TrainRecipe
+        Its ``evaluation_crop``, ``num_workers`` and ``image_memory``.
+    """
+
+    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing, recipe: TrainRecipe) -> None:
+        self._store = ImageStore([paths], budget=0, workers=recipe.num_workers or None)
+        self._preprocessing = preprocessing
+        self._crop = recipe.evaluation_crop
+        self._fits = len(paths) * 3 * preprocessing.size**2 <= recipe.image_memory
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield uint8 batches (b, 3, s, s)."""
+        for first in range(0, len(self._store), _BATCH):
+            views = self._kept[first : first + _BATCH]
+            if not views:
+                rows = range(first, min(first + _BATCH, len(self._store)))
+                views = self._store.map(self._view, rows)
+                self._kept += views if self._fits else []
+            yield stack(views)
+
+    def close(self) -> None:
+        """End the threads and let the images go."""
+        self._store.close()
+        self._kept.clear()
+
+    def _view(self, row: int) -> NDArray[np.uint8]:
+        """Decode one image."""
+        return evaluation_view(Image.fromarray(self._store[row]), self._preprocessing, self._crop)
 
 
 def score(
     network: nn.Module,
-    views: Sequence[NDArray[np.uint8]],
+    views: Views,
     preprocessing: Preprocessing,
     *,
     device: torch.device,
     precision: str,
     multi_label: bool,
 ) -> NDArray[np.float32]:
-    """Return probabilities (n, K) of images read by :func:`read_views`; the network's mode is restored."""
+    """Return probabilities (n, K) of images; the network's mode is restored."""
     training = network.training
     network.eval()
     parts: list[NDArray[np.float32]] = []
     with torch.inference_mode(), numeric_precision(precision, device):
-        for first in range(0, len(views), _BATCH):
-            images = stack(views[first : first + _BATCH]).to(device, non_blocking=True)
-            logits = network(normalise(images, preprocessing))
+        for images in views:
+            logits = network(normalise(images.to(device, non_blocking=True), preprocessing))
             parts.append(probabilities(logits, multi_label).cpu().numpy())
     network.train(training)
     return np.concatenate(parts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,19 @@ class TrainJob:
             min(numbers) > 0, "steps, batch_size, micro_batch_size, image_size", numbers, "must be positive"
         )
         _require(0 <= recipe.momentum < 1, "momentum", recipe.momentum, "must lie in [0, 1)")
+        if recipe.batch_norm_momentum is not None:
+            momentum = recipe.batch_norm_momentum
+            _require(0 < momentum <= 1, "batch_norm_momentum", momentum, "must lie in (0, 1]")
+        _require(0 <= recipe.dropout < 1, "dropout", recipe.dropout, "must lie in [0, 1)")
+        smoothing = recipe.label_smoothing
+        _require(0 <= smoothing < 1, "label_smoothing", smoothing, "must lie in [0, 1)")
+        _require(
+            not (smoothing and self.dataset.multi_label),
+            "label_smoothing",
+            smoothing,
+            f"means nothing for the multi-label set {self.dataset.name}: leave it out",
+        )
+        _require(recipe.classifier_std >= 0, "classifier_std", recipe.classifier_std, "must not be negative")
         _require(
             0 < recipe.crop_scale[0] <= recipe.crop_scale[1] <= 1, "crop_scale", recipe.crop_scale, "no range"
         )
@@ -77,15 +89,13 @@ class TrainJob:
         facts = self.backbone.preprocessing
         return replace(facts, size=facts.size if self.recipe.image_size is None else self.recipe.image_size)
 
-    def training_rows(self) -> tuple[tuple[Path, ...], NDArray[Any]]:
-        """Return the files and labels trained on."""
-        splits = [self.dataset.splits[name] for name in self.fit_on]
-        paths = tuple(path for split in splits for path in split.paths)
-        return paths, np.concatenate([split.labels for split in splits])
+    def training_labels(self) -> NDArray[Any]:
+        """Return the labels trained on, split after split."""
+        return np.concatenate([self.dataset.splits[name].labels for name in self.fit_on])
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a reader must know before the first step."""
-        _, labels = self.training_rows()
+        labels = self.training_labels()
         names = self.dataset.class_names
         present = (
             (labels == 1).any(axis=0)

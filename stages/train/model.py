@@ -9,13 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.errors import BackboneError
-from stages.records import Backbone, Weights
+from stages.records import Backbone, TrainRecipe, Weights
 from stages.train.optimiser import switch_off_dropout
 from stages.vision.networks import build_network, seeded
 from stages.vision.weight_files import locate_weights
-
-CLASSIFIER_STD = 0.01
-"""Standard deviation of the new classifier's weights; its biases start at zero."""
 
 IGNORED = -1
 """Label of an image-label pair that neither loss nor ranking sees."""
@@ -24,8 +21,7 @@ IGNORED = -1
 class Classifier(nn.Module):
     """Penultimate features, then one linear layer.
 
-    The layer's weights are drawn from a normal distribution of standard deviation 0.01, biases are zero
-    (ours; the paper does not say).
+    The layer's weights are drawn from a normal distribution, biases are zero (ours; the paper does not say).
 
     Parameters
     ----------
@@ -35,23 +31,36 @@ class Classifier(nn.Module):
         d.
     n_classes : int
         K.
+    std : float
+        Standard deviation of the layer's weights.
+    dropout : float
+        Probability of dropping a feature while training.
     """
 
-    def __init__(self, body: nn.Module, dimension: int, n_classes: int) -> None:
+    def __init__(
+        self, body: nn.Module, dimension: int, n_classes: int, *, std: float, dropout: float
+    ) -> None:
         super().__init__()
         self.body = body
+        self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(dimension, n_classes)
-        nn.init.normal_(self.classifier.weight, std=CLASSIFIER_STD)
+        nn.init.normal_(self.classifier.weight, std=std)
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (n, K) for normalised images (n, 3, s, s)."""
-        logits: Tensor = self.classifier(self.body(images))
+        logits: Tensor = self.classifier(self.dropout(self.body(images)))
         return logits
 
 
 def build_classifier(
-    backbone: Backbone, n_classes: int, *, seed: int, image_size: int, from_scratch: bool
+    backbone: Backbone,
+    n_classes: int,
+    *,
+    seed: int,
+    image_size: int,
+    from_scratch: bool,
+    recipe: TrainRecipe,
 ) -> Classifier:
     """Build the network of a job; ``seed`` draws the classifier, and from scratch everything.
 
@@ -68,7 +77,7 @@ def build_classifier(
     switch_off_dropout(body)
     dimension = backbone.dimension or _dimension(body, image_size)
     with seeded(seed):
-        return Classifier(body, dimension, n_classes)
+        return Classifier(body, dimension, n_classes, std=recipe.classifier_std, dropout=recipe.dropout)
 
 
 def _forget(backbone: Backbone, seed: int) -> Backbone:
@@ -97,14 +106,14 @@ def _dimension(body: nn.Module, size: int) -> int:
         return int(body(torch.zeros(1, 3, size, size)).shape[1])
 
 
-def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+def loss_of(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the mean loss over images.
 
     Single-label (n,) int64: cross-entropy. Multi-label (n, K) int8: binary cross-entropy summed over the
     labels (ours), pairs labelled -1 left out.
     """
     if labels.ndim == 1:
-        return functional.cross_entropy(logits, labels)
+        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     wanted = labels != IGNORED
     losses = functional.binary_cross_entropy_with_logits(
         logits, labels.clamp_min(0).to(logits), reduction="none"

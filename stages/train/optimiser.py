@@ -26,11 +26,14 @@ def cosine(step: int, steps: int, peak: float) -> float:
     return 0.5 * peak * (1.0 + math.cos(math.pi * step / steps))
 
 
-def batch_norm_momentum(n_train: int, batch_size: int, micro_batches: int = 1) -> float:
+def batch_norm_momentum(
+    n_train: int, batch_size: int, micro_batches: int = 1, chosen: float | None = None
+) -> float:
     """Return torch's batch-norm momentum for a set of ``n_train`` images.
 
-    min(10/s, 0.1) with s = n_train / batch_size steps an epoch (grade M), which is TensorFlow's
-    max(1 - 10/s, 0.9). With k micro-batches a step 1 - (1 - m)^(1/k): k updates forget as much as one.
+    ``chosen``, else min(10/s, 0.1) with s = n_train / batch_size steps an epoch (grade M), which is
+    TensorFlow's max(1 - 10/s, 0.9). With k micro-batches a step 1 - (1 - m)^(1/k): k updates forget as
+    much as one.
 
     Examples
     --------
@@ -39,7 +42,7 @@ def batch_norm_momentum(n_train: int, batch_size: int, micro_batches: int = 1) -
     >>> batch_norm_momentum(1_000, 256)
     0.1
     """
-    momentum = min(10 * batch_size / n_train, 0.1)
+    momentum = min(10 * batch_size / n_train, 0.1) if chosen is None else chosen
     return momentum if micro_batches == 1 else 1.0 - (1.0 - momentum) ** (1.0 / micro_batches)
 
 
@@ -50,7 +53,7 @@ def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
             module.momentum = momentum
 
 
-def parameter_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, decay: float, *, everything: bool = False) -> list[dict[str, Any]]:
     """Split parameters: weights of convolutions and linear layers decay, all else does not (grade L).
 
     Parameters
@@ -59,9 +62,13 @@ def parameter_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
         Parameters that want no gradient are left out.
     decay : float
         The optimiser's weight decay, c / learning_rate.
+    everything : bool
+        Whether biases and norms decay too.
     """
-    decayed = {id(m.weight) for m in network.modules() if isinstance(m, _DECAYED)}
     wanted = [p for p in network.parameters() if p.requires_grad]
+    if everything:
+        return [{"params": wanted, "weight_decay": decay}]
+    decayed = {id(m.weight) for m in network.modules() if isinstance(m, _DECAYED)}
     return [
         {"params": [p for p in wanted if id(p) in decayed], "weight_decay": decay},
         {"params": [p for p in wanted if id(p) not in decayed], "weight_decay": 0.0},
@@ -69,10 +76,15 @@ def parameter_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def build_optimiser(
-    network: nn.Module, *, learning_rate: float, weight_decay: float, momentum: float
+    network: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    momentum: float,
+    decay_everything: bool = False,
 ) -> torch.optim.SGD:
     """Build Nesterov SGD; ``weight_decay`` is the grid's c and enters as c / learning_rate * w (grade M)."""
-    groups = parameter_groups(network, weight_decay / learning_rate)
+    groups = parameter_groups(network, weight_decay / learning_rate, everything=decay_everything)
     cuda = any(p.is_cuda for p in network.parameters())
     return torch.optim.SGD(
         groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0, foreach=True if cuda else None

@@ -1,60 +1,92 @@
-"""Images of a training job: decoded once and kept at full size where they fit, else decoded every time."""
+"""Images of a training job: decoded once and kept at full size where they fit, else decoded every time.
+
+A store of shrunken images would change what a random crop sees, so there is none. With a folder the pixels
+lie in one file a split, memory-mapped, so that all jobs on this machine share one copy::
+
+    FOLDER/DIGEST.rgb     height x width x 3 bytes of every image that fits, one after the other
+    FOLDER/DIGEST.json    their sizes, and the SHA-256 of the pixels
+
+DIGEST is taken over path, size and modification time of every image file, and the budget. The SHA-256 is
+checked whenever the file is opened; a file that fails is made anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 
+from cache.locks import KeyLock, silent
 from stages.vision.images import read_image
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+Pixels = NDArray[np.uint8]
+"""(h, w, 3), RGB."""
+
+_CHUNK = 64
+"""Images decoded at a time while a store is filled."""
+
 
 class ImageStore:
     """The images of some files, as RGB at their full size.
 
-    A store of shrunken images would change what a random crop sees, so there is none.
-
     Parameters
     ----------
-    paths : sequence of Path
-        n files.
+    groups : sequence of sequences of Path
+        The files, n in all; each group (a split) has a file of pixels of its own.
     budget : int
-        Bytes of pixels to keep in memory. The files that come after the budget is spent are decoded anew
-        every time they are asked for.
+        Bytes of pixels to keep. The files that come after it is spent are decoded anew every time.
     workers : int or None
         Threads; None = as many as torch computes with.
+    folder : Path or None
+        Where pixels lie for all jobs; None = in this process's memory.
 
     Raises
     ------
     BadImageError
         A file cannot be decoded.
+    OSError
+        The folder cannot be written.
     """
 
-    def __init__(self, paths: Sequence[Path], *, budget: int, workers: int | None = None) -> None:
-        self._paths = tuple(paths)
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Path]],
+        *,
+        budget: int,
+        workers: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._paths = tuple(path for group in groups for path in group)
         self._pool = ThreadPoolExecutor(workers or torch.get_num_threads(), thread_name_prefix="pixels")
-        self._kept: dict[int, Image.Image] = {}
-        self._left = budget
-        self._fill()
+        self._kept: list[Pixels | None] = []
+        for group in groups if budget > 0 else ():
+            found = self._keep(group, budget) if folder is None else self._map_file(group, budget, folder)
+            self._kept += [*found, *[None] * (len(group) - len(found))]
+            budget -= sum(pixels.nbytes for pixels in found)
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, row: int) -> Image.Image:
-        kept = self._kept.get(row)
-        return read_image(self._paths[row]) if kept is None else kept
+    def __getitem__(self, row: int) -> Pixels:
+        kept = self._kept[row] if self._kept else None
+        return np.asarray(read_image(self._paths[row])) if kept is None else kept
 
     @property
     def kept(self) -> int:
-        """How many images lie in memory."""
-        return len(self._kept)
+        """How many images are decoded and kept."""
+        return sum(pixels is not None for pixels in self._kept)
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Call a function on items in the store's threads, in order."""
@@ -65,13 +97,83 @@ class ImageStore:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._kept.clear()
 
-    def _fill(self) -> None:
+    def _keep(self, paths: Sequence[Path], budget: int) -> list[Pixels]:
+        """Decode into memory what fits."""
+        return [pixels.copy() for pixels in self._decoded(paths, budget)]
+
+    def _decoded(self, paths: Sequence[Path], budget: int) -> Iterator[Pixels]:
         """Decode from the first file on until the budget is spent, and no further."""
-        chunk = 64
-        for first in range(0, len(self), chunk):
-            rows = range(first, min(first + chunk, len(self)))
-            for row, image in zip(rows, self._pool.map(self.__getitem__, rows), strict=True):
-                self._left -= image.width * image.height * 4
-                if self._left < 0:
+        for first in range(0, len(paths), _CHUNK):
+            for image in self._pool.map(read_image, paths[first : first + _CHUNK]):
+                pixels = np.asarray(image)
+                budget -= pixels.nbytes
+                if budget < 0:
                     return
-                self._kept[row] = image
+                yield pixels
+
+    def _map_file(self, paths: Sequence[Path], budget: int, folder: Path) -> list[Pixels]:
+        """Map the file of a group, made where there is none that is sound."""
+        digest = _digest_of(paths, budget)
+        folder.mkdir(parents=True, exist_ok=True)
+        with KeyLock(folder, digest).held(silent):
+            sizes = _sound_sizes(folder, digest)
+            if sizes is None:
+                sizes = self._write_file(paths, budget, folder, digest)
+        return _mapped(folder / f"{digest}.rgb", sizes)
+
+    def _write_file(
+        self, paths: Sequence[Path], budget: int, folder: Path, digest: str
+    ) -> list[tuple[int, int]]:
+        """Decode what fits into a file; its description comes last."""
+        temporary = folder / f".{digest}.{secrets.token_hex(4)}.part"
+        sizes, sha256 = [], hashlib.sha256()
+        try:
+            with temporary.open("xb") as file:
+                for pixels in self._decoded(paths, budget):
+                    data = pixels.tobytes()
+                    sha256.update(data)
+                    file.write(data)
+                    sizes.append((pixels.shape[0], pixels.shape[1]))
+            temporary.replace(folder / f"{digest}.rgb")
+            description = json.dumps({"sha256": sha256.hexdigest(), "sizes": sizes})
+            temporary.write_text(description, encoding="utf-8")
+            temporary.replace(folder / f"{digest}.json")
+        finally:
+            temporary.unlink(missing_ok=True)
+        return sizes
+
+
+def _digest_of(paths: Sequence[Path], budget: int) -> str:
+    """Name a group after the state of its files and the room for their pixels."""
+    states = [(os.fspath(path), *_state(path)) for path in paths]
+    return hashlib.sha256(json.dumps([states, budget]).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return what tells one state of a file from another; a missing one is met when it is read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (-1, -1)
+    return status.st_size, status.st_mtime_ns
+
+
+def _sound_sizes(folder: Path, digest: str) -> list[tuple[int, int]] | None:
+    """Return heights and widths where the file's pixels have their SHA-256, else None."""
+    try:
+        known = json.loads((folder / f"{digest}.json").read_text(encoding="utf-8"))
+        with (folder / f"{digest}.rgb").open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        return [(int(h), int(w)) for h, w in known["sizes"]] if found == known["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _mapped(path: Path, sizes: Sequence[tuple[int, int]]) -> list[Pixels]:
+    """Map every image of a file."""
+    if not sizes:
+        return []
+    flat = np.memmap(path, dtype=np.uint8, mode="r")
+    ends = np.cumsum([3 * h * w for h, w in sizes]).tolist()
+    starts = [0, *ends[:-1]]
+    return [flat[start:end].reshape(h, w, 3) for start, end, (h, w) in zip(starts, ends, sizes, strict=True)]

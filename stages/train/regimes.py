@@ -21,6 +21,7 @@ def fine_tune(
     fit_on: Sequence[SplitName] = ("train",),
     score_on: SplitName = "validation",
     folder: Path | None = None,
+    image_folder: Path | None = None,
     checkpoint_minutes: float = 10.0,
     keep_weights: bool = False,
     progress: Progress | None = None,
@@ -52,6 +53,8 @@ def fine_tune(
     folder : Path or None
         Where ``curve.jsonl`` and checkpoints are written; created if absent. A checkpoint of this very job
         that lies there is resumed, on the CPU to the same bits; a finished job deletes its checkpoint.
+    image_folder : Path or None
+        Where decoded images lie, memory-mapped, for all jobs that use it; None = in this process's memory.
     checkpoint_minutes : float
         Time between checkpoints; one more is written when ``progress`` raises.
     keep_weights : bool
@@ -90,7 +93,12 @@ def fine_tune(
         "fine_tune", backbone, dataset, recipe, learning_rate, weight_decay, seed, tuple(fit_on), score_on
     )
     return run_job(
-        job, folder, checkpoint_minutes=checkpoint_minutes, keep_weights=keep_weights, progress=progress
+        job,
+        folder,
+        image_folder=image_folder,
+        checkpoint_minutes=checkpoint_minutes,
+        keep_weights=keep_weights,
+        progress=progress,
     )
 
 
@@ -105,6 +113,7 @@ def train_from_scratch(
     fit_on: Sequence[SplitName] = ("train",),
     score_on: SplitName = "validation",
     folder: Path | None = None,
+    image_folder: Path | None = None,
     checkpoint_minutes: float = 10.0,
     keep_weights: bool = False,
     progress: Progress | None = None,
@@ -126,5 +135,10 @@ def train_from_scratch(
         "from_scratch", backbone, dataset, recipe, learning_rate, weight_decay, seed, tuple(fit_on), score_on
     )
     return run_job(
-        job, folder, checkpoint_minutes=checkpoint_minutes, keep_weights=keep_weights, progress=progress
+        job,
+        folder,
+        image_folder=image_folder,
+        checkpoint_minutes=checkpoint_minutes,
+        keep_weights=keep_weights,
+        progress=progress,
     )

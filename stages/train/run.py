@@ -17,7 +17,7 @@ from stages.records import CurvePoint, Progress, TrainResult
 from stages.train.batches import Source
 from stages.train.checkpoint import Progressed, load_checkpoint, remove_checkpoint, save_checkpoint
 from stages.train.curve import CurveWriter, is_log_spaced, is_recorded
-from stages.train.evaluate import read_views, score
+from stages.train.evaluate import Views, score
 from stages.train.export import write_weights
 from stages.train.job import TrainJob
 from stages.train.loop import train
@@ -33,6 +33,7 @@ def run_job(
     job: TrainJob,
     folder: Path | None,
     *,
+    image_folder: Path | None,
     checkpoint_minutes: float,
     keep_weights: bool,
     progress: Progress | None,
@@ -49,11 +50,15 @@ def run_job(
     with seeded(job.seed):
         stepper = _build(job, device)
         watch = _Watch(job, stepper, folder, checkpoint_minutes * 60, progress)
-        paths, labels = job.training_rows()
-        images = ImageStore(paths, budget=job.recipe.image_memory, workers=job.recipe.num_workers or None)
+        images = ImageStore(
+            [job.dataset.splits[name].paths for name in job.fit_on],
+            budget=job.recipe.image_memory,
+            workers=job.recipe.num_workers or None,
+            folder=image_folder,
+        )
         scores = None
         try:
-            source = Source(images, labels, job.preprocessing, job.recipe, job.seed)
+            source = Source(images, job.training_labels(), job.preprocessing, job.recipe, job.seed)
             _train(job, stepper, source, watch)
             images.close()
             scores = watch.scores()
@@ -62,7 +67,7 @@ def run_job(
             stepper.warnings.append(str(problem))
         finally:
             images.close()
-            watch.curve.close()
+            watch.close()
     if folder is not None:
         if keep_weights and scores is not None:
             write_weights(folder, stepper.network, job)
@@ -78,12 +83,14 @@ def _build(job: TrainJob, device: torch.device) -> Stepper:
         seed=job.seed,
         image_size=job.preprocessing.size,
         from_scratch=job.regime == "from_scratch",
+        recipe=job.recipe,
     ).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = build_optimiser(
         network,
         learning_rate=job.learning_rate,
         weight_decay=job.weight_decay,
         momentum=job.recipe.momentum,
+        decay_everything=job.recipe.decay_everything,
     )
     n_train = sum(len(job.dataset.splits[name]) for name in job.fit_on)
     return Stepper(
@@ -112,7 +119,7 @@ class _Watch:
 
     def __post_init__(self) -> None:
         self._fingerprint = self.job.fingerprint()
-        self._views: list[NDArray[np.uint8]] | None = None
+        self._views: Views | None = None
         done = None
         if self.folder is not None:
             done = load_checkpoint(self.folder, self._fingerprint, self.stepper)
@@ -146,11 +153,11 @@ class _Watch:
         return float(evaluate(job.dataset.metric, labels, self.scores()))
 
     def scores(self) -> NDArray[np.float32]:
-        """Return the probabilities on the split to be scored; its images are read once."""
+        """Return the probabilities on the split to be scored."""
         job = self.job
         if self._views is None:
             paths = job.dataset.splits[job.score_on].paths
-            self._views = read_views(paths, job.preprocessing, job.recipe)
+            self._views = Views(paths, job.preprocessing, job.recipe)
         return score(
             self.stepper.network,
             self._views,
@@ -159,6 +166,12 @@ class _Watch:
             precision=job.recipe.precision,
             multi_label=job.dataset.multi_label,
         )
+
+    def close(self) -> None:
+        """Let curve and images go."""
+        self.curve.close()
+        if self._views is not None:
+            self._views.close()
 
     def save(self) -> None:
         """Write a checkpoint where there is a folder for it."""

@@ -110,7 +110,9 @@ class Stepper:
             pixels = some_images.to(self.device, non_blocking=True)
             with numeric_precision(self._recipe.precision, self.device):
                 logits = self.network(normalise(pixels, self._preprocessing))
-                loss = loss_of(logits, some_labels.to(self.device, non_blocking=True))
+                loss = loss_of(
+                    logits, some_labels.to(self.device, non_blocking=True), self._recipe.label_smoothing
+                )
             loss = loss * (len(some_images) / len(images))
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -132,5 +134,8 @@ class Stepper:
 
     def _retune(self) -> None:
         """Set the batch norms' momentum for the number of micro-batches."""
-        momentum = batch_norm_momentum(self._n_train, self._recipe.batch_size, self.micro_batches)
+        recipe = self._recipe
+        momentum = batch_norm_momentum(
+            self._n_train, recipe.batch_size, self.micro_batches, recipe.batch_norm_momentum
+        )
         set_batch_norm_momentum(self.network, momentum)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.models import create_model
 from torch import nn
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms.functional import hflip, resized_crop
 
 from stages.errors import InputError
 from stages.records import Preprocessing, TrainRecipe
@@ -32,6 +33,7 @@ from stages.train.optimiser import (
 )
 from stages.train.order import draws_of_step, rows_of_step
 from stages.train.step import Stepper
+from stages.vision.transforms import RESAMPLING
 
 FACTS = Preprocessing(24, "bilinear", "whole", 0.875, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 CPU = torch.device("cpu")
@@ -211,7 +213,7 @@ def test_the_loss_of_multi_labels_is_summed_over_labels_without_the_ignored() ->
 
 def test_the_new_classifier_is_drawn_as_stated() -> None:
     torch.manual_seed(0)
-    layer = Classifier(nn.Identity(), 400, 300).classifier.requires_grad_(False)
+    layer = Classifier(nn.Identity(), 400, 300, std=0.01, dropout=0.0).classifier.requires_grad_(False)
     assert float(layer.weight.std()) == pytest.approx(0.01, rel=0.02)
     assert abs(float(layer.weight.mean())) < 1e-4
     assert not layer.bias.any()
@@ -271,11 +273,25 @@ def test_where_nothing_fits_the_central_crop_is_torchvisions(size: tuple[int, in
 
 def test_a_cut_is_the_crop_resized_and_mirrored() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    whole = cut(image, Crop(5, 6, 16, 16), 16, Image.Resampling.BICUBIC)
+    whole = cut(pixels, Crop(5, 6, 16, 16), 16, Image.Resampling.BICUBIC)
     assert np.array_equal(whole, pixels[6:22, 5:21])
-    mirrored = cut(image, Crop(5, 6, 16, 16, flip=True), 16, Image.Resampling.BICUBIC)
+    mirrored = cut(pixels, Crop(5, 6, 16, 16, flip=True), 16, Image.Resampling.BICUBIC)
     assert np.array_equal(mirrored, pixels[6:22, 5:21][:, ::-1])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["bilinear", "bicubic"]))
+@settings(max_examples=30, deadline=None)
+def test_a_cut_has_torchvisions_very_bytes(seed: int, name: str) -> None:
+    dice = np.random.default_rng(seed)
+    height, width = (int(v) for v in dice.integers(20, 120, 2))
+    pixels = dice.integers(0, 255, (height, width, 3), np.uint8)
+    crop = crop_from(dice.random(DRAWS), (width, height))
+    theirs = resized_crop(
+        Image.fromarray(pixels),
+        crop.top, crop.left, crop.height, crop.width, [32, 32], InterpolationMode(name),
+    )  # fmt: skip
+    theirs = hflip(theirs) if crop.flip else theirs
+    assert np.array_equal(cut(pixels, crop, 32, RESAMPLING[name]), np.asarray(theirs))
 
 
 def test_evaluation_crops() -> None:
@@ -321,3 +337,32 @@ def test_curves_have_few_points_and_both_ends(steps: int) -> None:
     assert points[0] == 0
     assert is_recorded(steps - 1, steps)
     assert len(points) <= 130
+
+
+def test_every_parameter_decays_where_that_is_asked_for() -> None:
+    network = small()
+    (group,) = parameter_groups(network, 0.5, everything=True)
+    assert len(group["params"]) == len(list(network.parameters()))
+    assert group["weight_decay"] == 0.5
+
+
+def test_a_chosen_batch_norm_momentum_replaces_the_rule() -> None:
+    assert batch_norm_momentum(75_750, 256, chosen=0.01) == 0.01
+    assert batch_norm_momentum(75_750, 256, 4, chosen=0.01) == pytest.approx(1 - 0.99**0.25)
+
+
+def test_label_smoothing_is_the_mixture_of_the_label_and_all_classes() -> None:
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(5)
+    log_p = logits.log_softmax(1)
+    expected = -(0.9 * log_p[torch.arange(5), labels] + 0.1 * log_p.mean(1)).mean()
+    assert loss_of(logits, labels, 0.1) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_dropout_before_the_classifier_acts_while_training_only() -> None:
+    torch.manual_seed(0)
+    layer = Classifier(nn.Identity(), 400, 3, std=0.01, dropout=0.5)
+    ones = torch.ones(1, 400)
+    assert not torch.equal(layer(ones), layer(ones))
+    layer.eval()
+    assert torch.equal(layer(ones), layer(ones))
