@@ -297,6 +297,8 @@ class TrainRecipe:
     """Threads that decode and cut crops; 0 = as many as torch computes with."""
     image_memory: int = 2 << 30
     """Bytes of decoded training images to keep; the rest is decoded every time it is used."""
+    tensorboard: bool = False
+    """Write the curve as TensorBoard's events too, beside ``curve.jsonl``."""
 
 
 @dataclass(frozen=True)

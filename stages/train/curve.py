@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from stages.errors import MissingExtraError
 from stages.records import CurvePoint
 
 FILE = "curve.jsonl"
@@ -38,11 +40,21 @@ class CurveWriter:
         Gets ``curve.jsonl``, which begins anew with ``points``.
     points : sequence of CurvePoint
         What a resumed job has already.
+    tensorboard : bool
+        Whether to write TensorBoard's events into the folder too, anew like the lines.
+
+    Raises
+    ------
+    MissingExtraError
+        TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path | None, points: Sequence[CurvePoint] = ()) -> None:
+    def __init__(
+        self, folder: Path | None, points: Sequence[CurvePoint] = (), *, tensorboard: bool = False
+    ) -> None:
         self._points: list[CurvePoint] = []
         self._file = None if folder is None else (folder / FILE).open("w", encoding="utf-8")
+        self._events = None if folder is None or not tensorboard else _events(folder)
         for point in points:
             self.add(point)
 
@@ -57,8 +69,25 @@ class CurveWriter:
         if self._file is not None:
             self._file.write(json.dumps(asdict(point)) + "\n")
             self._file.flush()
+        if self._events is not None:
+            for name, value in asdict(point).items():
+                if name != "step" and value is not None:
+                    self._events.add_scalar(name, value, point.step)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         if self._file is not None:
             self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _events(folder: Path) -> Any:
+    """Return TensorBoard's writer; what an earlier attempt wrote goes, its points are written again."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as problem:
+        raise MissingExtraError("tensorboard", "tensorboard") from problem
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    return SummaryWriter(str(folder))

@@ -15,7 +15,9 @@ from stages.errors import BackboneError, DatasetError, InputError
 from stages.records import Backbone, Dataset, Preprocessing, Regime, SplitName, TrainRecipe
 from stages.vision.devices import PRECISIONS
 
-_NOT_PART_OF_THE_RESULT = ("device", "num_workers", "image_memory", "validation_curve")
+WITHOUT_EFFECT = ("device", "num_workers", "image_memory", "validation_curve", "tensorboard")
+"""Fields of a recipe that change how a result is come by, and not the result."""
+
 _CROPS = ("whole", "central_87.5", "simclr")
 
 
@@ -118,7 +120,7 @@ class TrainJob:
             "regime": self.regime,
             "backbone": [backbone.name, backbone.weights.label, backbone.weights.sha256, backbone.pooling],
             "preprocessing": asdict(self.preprocessing),
-            "recipe": {k: v for k, v in recipe.items() if k not in _NOT_PART_OF_THE_RESULT},
+            "recipe": {k: v for k, v in recipe.items() if k not in WITHOUT_EFFECT},
             "point": [self.learning_rate, self.weight_decay, self.seed],
             "classes": [self.dataset.class_names, self.dataset.multi_label],
             "data": data.hexdigest(),

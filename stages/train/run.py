@@ -124,7 +124,9 @@ class _Watch:
         if self.folder is not None:
             done = load_checkpoint(self.folder, self._fingerprint, self.stepper)
         self.steps = done.step if done else 0
-        self.curve = CurveWriter(self.folder, done.curve if done else ())
+        self.curve = CurveWriter(
+            self.folder, done.curve if done else (), tensorboard=self.job.recipe.tensorboard
+        )
         self._saved = time.monotonic()
 
     def __call__(self, point: CurvePoint) -> None:

@@ -233,10 +233,9 @@ def test_kept_weights_are_timms(colours: Dataset, tmp_path: Path) -> None:
     result = trained(backbone, colours, replace(RECIPE, steps=2), folder=tmp_path, keep_weights=True)
     network = create_model("mobilenetv3_small_050", num_classes=3)
     network.load_state_dict(load_file(tmp_path / "weights.safetensors"), strict=True)
-    from stages.train.evaluate import read_views, score
+    from stages.train.evaluate import Views, score
 
-    job = replace(RECIPE, steps=2)
-    views = read_views(colours.splits["validation"].paths, backbone.preprocessing, job)
+    views = Views(colours.splits["validation"].paths, backbone.preprocessing, replace(RECIPE, steps=2))
     again = score(
         network,
         views,
@@ -269,3 +268,16 @@ def test_fine_tuning_learns_and_beats_training_from_scratch(
     assert scratch.value is not None
     assert tuned.value > {"flowers12": 0.85, "trashnet-60": 0.6}[name]
     assert tuned.value > scratch.value + 0.2
+
+
+def test_tensorboard_gets_the_curve(own: Backbone, colours: Dataset, tmp_path: Path) -> None:
+    """Twice, so that a second attempt replaces the first one's events."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    recipe = replace(RECIPE, tensorboard=True)
+    for _ in range(2):
+        result = trained(own, colours, recipe, folder=tmp_path)
+    (file,) = tmp_path.glob("events.out.tfevents.*")
+    events = accumulator.EventAccumulator(str(file)).Reload()
+    losses = events.Scalars("loss")
+    assert [e.step for e in losses] == [p.step for p in result.curve]
+    np.testing.assert_allclose([e.value for e in losses], [p.loss for p in result.curve], rtol=1e-6)
