@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,13 @@ from cache.atomic import make_folder, write_file
 from pipeline.evidence import Rows, label, pair_tests, probe_paths, training_curves
 from pipeline.jobs import Planned, State
 from pipeline.ledger import History, Ledger, Record
+from pipeline.methods import methods
 from pipeline.plan import Plan
 from pipeline.plan_training import EVERY_POINT_DIVERGED
 from pipeline.progress import SILENT, Reporter
 from pipeline.provenance import provenance
+from stages.backbones import lookup
+from stages.errors import BackboneError
 from stages.records import Metric, Score
 
 if TYPE_CHECKING:
@@ -91,12 +94,37 @@ def _rows(plan: Plan) -> Rows:
     """Return one row for every planned score."""
     history = Ledger(plan.study.output).history()
     planned = [job for job in plan.jobs if job.columns]
+    foreign = _foreign_rows(plan)
     metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
     for job in planned:  # of a data set whose images are not here, results know the metric
         if job.state == "done":
             columns = history.finished[job.name].columns
             metrics.setdefault(columns["dataset"], columns["metric"])
-    return [_row(job, history, metrics.get(job.columns["dataset"], "top_1")) for job in planned]
+    metrics = {**{score.dataset: score.metric for score, _ in foreign}, **metrics}
+    return [_row(job, history, metrics.get(job.columns["dataset"], "top_1")) for job in planned] + foreign
+
+
+def _foreign_rows(plan: Plan) -> list[tuple[Score, Record | None]]:
+    """Return the rows of the csv files that the study joins in; ImageNet top-1 as for its own backbones."""
+    from stages.report.files import read_scores
+
+    shipped = {backbone.label: backbone.imagenet_top1 for backbone in plan.resolved.backbones}
+    rows: list[tuple[Score, Record | None]] = []
+    for name in plan.study.report.scores:
+        for score in read_scores(plan.study.folder / name):
+            top1 = score.imagenet_top1 or shipped.get(label(score)) or _known_top1(score)
+            rows.append((replace(score, imagenet_top1=top1), None))
+    return rows
+
+
+def _known_top1(score: Score) -> float | None:
+    """Return what the shipped table knows of a foreign row's backbone with its own weights."""
+    if score.variant or score.weights not in ("", "pretrained"):
+        return None
+    try:
+        return lookup(score.backbone).imagenet_top1
+    except BackboneError:
+        return None
 
 
 def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Record | None]:
@@ -153,6 +181,9 @@ def _made_from(plan: Plan, rows: Rows) -> str:
             "recipe": JOIN_RECIPE,
             "report_extra": _has_report_extra(),
             "rows": [[score.job, score.status, score.source, score.imagenet_top1] for score, _ in rows],
+            "foreign": [
+                asdict(score) for score, record in rows if record is None and score.value is not None
+            ],
             "report": plan.study.report.model_dump(),
             "study": plan.study.name,
         }
@@ -182,7 +213,8 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
 
     output = plan.study.output
     make_folder(output)
-    numbers = statistics(table, pairs=pair_tests(rows, table.metrics, output, reporter))
+    tests = pair_tests(rows, table.metrics, output, reporter)
+    numbers = statistics(table, pairs=tests, missing=plan.study.report.missing)
     remarks: list[str] = []
     if _has_report_extra():
         reporter.say("drawing figures and report")
@@ -192,10 +224,12 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
             title=plan.study.name,
             limitations=plan.study.report.limitations,
             details=[_details(score, record) for score, record in rows],
+            methods=methods(plan.study),
             provenance={
                 **provenance(),
                 "study": plan.study.model_dump(mode="json"),
                 "notes": list(plan.notes),
+                "to reproduce": f"penultimate run {plan.study.name}.toml, with the study above as that file",
             },
             paths=probe_paths(rows),
             curves=training_curves(rows),

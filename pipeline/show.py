@@ -38,6 +38,12 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n\n".join(blocks)
 
 
+def outcome_markdown(outcome: Outcome) -> str:
+    """Return the joined study's report in Markdown; without the extra that writes it, the short text."""
+    written = [path for path in (outcome.joined.files if outcome.joined else ()) if path.suffix == ".md"]
+    return written[0].read_text(encoding="utf-8") if written else outcome_text(outcome)
+
+
 def _indented(lines: Sequence[str]) -> str:
     """Show the first lines and count the rest."""
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []

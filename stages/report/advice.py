@@ -46,16 +46,22 @@ def _overall(statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:
     best = order[0]
     lead = f"{REGIME_NAMES[regime]}: {best} has the highest mean over {_count(part['datasets'], 'data set')}"
     tests = {
-        (t["second"] if t["first"] == best else t["first"]): t["p_value"]
+        (t["second"] if t["first"] == best else t["first"]): t
         for t in part["paired_t_tests"]
         if best in (t["first"], t["second"])
     }
     if not tests:
         yield f"{lead}; with fewer than three data sets nothing is said of how sure that is"
         return
-    close = [name for name in order[1:] if tests.get(name) is not None and tests[name] > LEVEL]
+    close = [name for name in order[1:] if name in tests and _is_close(tests[name])]
     rest = f"not significantly ahead of {_list(close)}" if close else "significantly ahead of every other"
     yield f"{lead}, {rest} (paired t over data sets, raw p against {LEVEL})"
+
+
+def _is_close(test: Mapping[str, Any]) -> bool:
+    """Whether a paired test cannot tell two backbones apart; equal on every data set, it is not defined."""
+    p_value = test["p_value"]
+    return bool(test["mean"] == 0) if p_value is None else bool(p_value > LEVEL)
 
 
 def _per_dataset(table: TransferTable, statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:
@@ -67,8 +73,8 @@ def _per_dataset(table: TransferTable, statistics: Mapping[str, Any], regime: Re
         if part["best"] is not None and values[name].notna().sum() >= 2
     }
     winners: dict[str, list[str]] = {}
-    for name, part in compared.items():
-        winners.setdefault(part["best"], []).append(name)
+    for name in compared:
+        winners.setdefault(_best_of(values[name]), []).append(name)
     if not winners:
         return
     order = sorted(winners, key=lambda name: -len(winners[name]))
@@ -81,6 +87,12 @@ def _per_dataset(table: TransferTable, statistics: Mapping[str, Any], regime: Re
         else ""
     )
     yield f"{REGIME_NAMES[regime]}, the best on single data sets: {words}{sure}"
+
+
+def _best_of(values: pd.Series[float]) -> str:
+    """Name the backbone with the highest score, or all that share it."""
+    equal = sorted(str(name) for name in values.index[values == values.max()])
+    return equal[0] if len(equal) == 1 else f"{_list(equal)} (equal scores)"
 
 
 def _shortcuts(table: TransferTable) -> Iterator[str]:
@@ -97,21 +109,28 @@ def _shortcuts(table: TransferTable) -> Iterator[str]:
 
 
 def _loss(guide: str, chooser: pd.DataFrame, tuned: pd.DataFrame) -> Iterator[str]:
-    """How far the guide's choice stays behind the best fine-tuned backbone, data set by data set."""
+    """How far the guide's choice stays behind the best fine-tuned backbone, data set by data set.
+
+    Where the guide cannot tell several apart, the mean over them counts: no order of names decides.
+    """
     losses: dict[str, float] = {}
+    undecided = 0
     for name in tuned.columns:
         both = pd.DataFrame({"guide": chooser[name], "tuned": tuned[name]}).dropna().to_numpy(dtype=float)
         if len(both) >= 2:
-            losses[str(name)] = 100 * float(both[:, 1].max() - both[both[:, 0].argmax(), 1])
+            chosen = both[both[:, 0] == both[:, 0].max(), 1]
+            losses[str(name)] = 100 * float(both[:, 1].max() - chosen.mean())
+            undecided += len(chosen) > 1
     if not losses:
         return
     right = sum(loss == 0 for loss in losses.values())
     worst = max(losses, key=lambda name: losses[name])
     mean = sum(losses.values()) / len(losses)
     costs = f"; it costs {mean:.1f} points on average, {losses[worst]:.1f} on {worst}, the worst"
+    ties = f"; on {undecided} it cannot tell several apart, their mean counts" if undecided else ""
     yield (
         f"choosing the backbone to fine-tune by {guide} finds the best one on {right} of {len(losses)} "
-        f"data sets{costs if right < len(losses) else ''} (judged by the test scores themselves)"
+        f"data sets{costs if right < len(losses) else ''}{ties} (judged by the test scores themselves)"
     )
 
 

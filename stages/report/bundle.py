@@ -8,6 +8,7 @@ from typing import Any
 from stages.report.draw_fits import ProbePath, TrainingCurve
 from stages.report.figures import render_figures
 from stages.report.files import scores_csv, scores_parquet, statistics_json
+from stages.report.markdown import render_markdown
 from stages.report.page import render_report
 from stages.report.table import TransferTable
 
@@ -24,6 +25,7 @@ def report_files(
     title: str = "Transfer study",
     limitations: Sequence[str] = (),
     details: Sequence[Mapping[str, Any]] = (),
+    methods: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
     paths: Sequence[ProbePath] = (),
     curves: Sequence[TrainingCurve] = (),
@@ -32,7 +34,7 @@ def report_files(
 
     Parameters
     ----------
-    table, statistics, title, limitations, details, provenance
+    table, statistics, title, limitations, details, methods, provenance
         As :func:`stages.report.page.render_report` has them.
     paths, curves
         As :func:`stages.report.figures.render_figures` has them.
@@ -40,7 +42,7 @@ def report_files(
     Returns
     -------
     dict of str to bytes
-        "report.html" first, "figures/NAME.pdf" and ".png" last.
+        "report.html" first, then "report.md", "figures/NAME.pdf" and ".png" last.
 
     Raises
     ------
@@ -54,11 +56,15 @@ def report_files(
         title=title,
         limitations=limitations,
         details=details,
+        methods=methods,
         provenance=provenance,
         figures=[name for name in figures if name.endswith(".pdf")],
     )
     return {
         "report.html": page.encode(),
+        "report.md": render_markdown(
+            table, statistics, title=title, limitations=limitations, details=details
+        ).encode(),
         **table_files(table, statistics),
         "scores.parquet": scores_parquet(table),
         **{f"figures/{name}": content for name, content in figures.items()},

@@ -40,6 +40,7 @@ def render_report(
     title: str = "Transfer study",
     limitations: Sequence[str] = (),
     details: Sequence[Mapping[str, Any]] = (),
+    methods: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
     figures: Sequence[str] = (),
 ) -> str:
@@ -57,6 +58,8 @@ def render_report(
     details : sequence of mapping
         What is known of a cell beyond its score: "backbone" (label), "dataset", "regime", perhaps
         "seed", and any other key (certificate, cache key, seconds, warnings ...) with a value to show.
+    methods : mapping of str to str, optional
+        How the scores were come by, a name and a sentence each: shown before the statistics' definitions.
     provenance : mapping, optional
         Versions, study file, hashes, machine: shown as given.
     figures : sequence of str
@@ -91,6 +94,7 @@ def render_report(
         sections=sections,
         limitations=list(limitations),
         provenance=[(key, readable(value)) for key, value in (provenance or {}).items()],
+        methods=list((methods or {}).items()),
         files=list(figures),
         style=Markup(style),  # noqa: S704  (our own file)
         script=Markup(script),  # noqa: S704  (our own file)

@@ -1,0 +1,136 @@
+"""The join as a study steers it: other people's scores, gaps, Markdown, the method section."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import Study
+from pipeline.errors import StudyError
+from pipeline.join import join_state
+from pipeline.methods import methods
+from pipeline.plan import plan
+from pipeline.resolve import cache_root
+from pipeline.run import run
+from stages.errors import JoinError
+
+NET = "test_resnet.r160_in1k"
+THEIRS = "backbone,dataset,regime,metric,value,weights,imagenet_top1\n"
+
+
+@pytest.fixture(scope="module")
+def probed(workshop_at, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished linear probe; tests work on copies."""
+    home = tmp_path_factory.mktemp("probed")
+    workshop = workshop_at(home / "work")
+    workshop.images()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENULTIMATE_CACHE", str(home / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(home / "state"))
+        assert not run(workshop.load({}), workers=1).failed
+    return home
+
+
+@pytest.fixture
+def joined(probed: Path, workshop):
+    """Return a way to join that study with other report settings."""
+    shutil.copytree(probed / "work", workshop.folder, dirs_exist_ok=True)
+    shutil.copytree(probed / "cache", cache_root())
+
+    def load(**report: Any) -> Study:
+        return workshop.load({"report": report})
+
+    return load
+
+
+def rows_of(study: Study) -> list[dict[str, str]]:
+    with (study.output / "scores.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_of_others_join_in_with_their_source(joined, workshop) -> None:
+    (workshop.folder / "theirs.csv").write_text(
+        THEIRS + "resnet50.a1_in1k,colours,linear_probe,top_1,0.75,pretrained,\n"
+        "their_net,colours,linear_probe,top_1,0.5,,0.61\n"
+        "nobody_knows,colours,linear_probe,top_1,0.4,,\n",
+        encoding="utf-8",
+    )
+    study = joined(scores=["theirs.csv"])
+    assert join_state(plan(study))[0] == "stale"
+    outcome = run(study, ("join",))
+    rows = {row["backbone"]: row for row in rows_of(study)}
+    assert set(rows) == {NET, "their_net", "nobody_knows", "resnet50.a1_in1k"}
+    assert rows["their_net"]["source"] == "theirs.csv line 3"
+    assert float(rows["resnet50.a1_in1k"]["imagenet_top1"]) > 0.75  # from the table that ships
+    assert rows["nobody_knows"]["imagenet_top1"] == ""
+    notes = "\n".join(outcome.joined.table.notes)
+    assert "nobody_knows: its ImageNet top-1 is unknown, so it is left out" in notes
+    assert run(study, ("join",)).nothing_to_do
+    (workshop.folder / "theirs.csv").write_text(THEIRS + "their_net,colours,linear_probe,top_1,0.6,,0.61\n")
+    assert join_state(plan(study))[0] == "stale"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (THEIRS + "a,colours,linear_probe,top_1,75,,\n", "line 2"),
+        (THEIRS + "a,colours,linear_probe,mean_per_class,0.7,,\n", "mean_per_class"),
+        ("backbone,value\na,0.5\n", "dataset"),
+        (THEIRS + f"{NET},colours,linear_probe,top_1,0.123,,\n", "theirs.csv line 2"),
+    ],
+)
+def test_scores_of_others_that_make_no_sense_are_refused(joined, workshop, text: str, words: str) -> None:
+    (workshop.folder / "theirs.csv").write_text(text, encoding="utf-8")
+    with pytest.raises((JoinError, StudyError)) as caught:
+        run(joined(scores=["theirs.csv"]), ("join",))
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_file_of_scores_is_named(joined) -> None:
+    with pytest.raises(JoinError, match=r"nowhere\.csv"):
+        run(joined(scores=["nowhere.csv"]), ("join",))
+
+
+def test_the_rule_for_gaps_is_the_studys(joined, workshop) -> None:
+    """Another one's net has a score on a second set that ours lacks."""
+    lines = [f"net_{k},{name},linear_probe,top_1,0.{k}5,," for k in (5, 6, 7) for name in ("colours", "more")]
+    (workshop.folder / "theirs.csv").write_text(THEIRS + "\n".join(lines) + "\n", encoding="utf-8")
+    for rule in ("additive_model", "complete_backbones"):
+        outcome = run(joined(missing=rule, scores=["theirs.csv"]), ("join",))
+        said = outcome.joined.statistics["regimes"]["linear_probe"]["rule"]
+        assert ("additive" in said) == (rule == "additive_model")
+
+
+def test_markdown_goes_to_standard_output(joined, penultimate) -> None:
+    study = joined(limitations=["one image set only"])
+    result = penultimate("join", str(study.folder / "study.toml"), "--format", "md")
+    assert result.status == 0
+    assert result.out.startswith("# tiny\n")
+    assert "one image set only" in result.out
+    assert result.out.strip() == (study.output / "report.md").read_text(encoding="utf-8").strip()
+
+
+def test_the_page_tells_how_scores_were_come_by(joined, workshop) -> None:
+    study = joined(limitations=["so that it is joined anew"])
+    run(study, ("join",))
+    page = (study.output / "report.html").read_text(encoding="utf-8")
+    assert "2-fold stratified cross-validation" in page
+    assert "to reproduce" in page
+    told = methods(workshop.load({"fine_tune": {"budget": "paper"}, "probe": {"enabled": False}}))
+    assert list(told) == ["fine-tuned"]
+    for words in ("20000 steps", "batch 256", "7 learning rates (0.0001 to 0.1)", "8 weight decays c (0 to"):
+        assert words in told["fine-tuned"]
+    assert "no dropout, no label smoothing" in told["fine-tuned"]
+
+
+def test_every_score_has_one_source(joined) -> None:
+    study = joined(limitations=["again"])
+    run(study, ("join",))
+    assert json.loads((study.output / "statistics.json").read_text())["cells"]["complete"] == 1
+    assert rows_of(study)[0]["source"].startswith("results/linear_probe/")
