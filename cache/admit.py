@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from cache.atomic import make_folder, set_aside, temporary_name, write_errors, write_file
+from cache.atomic import make_file, make_folder, sealed, temporary_name, write_errors, write_file
 from cache.entry import Entry, map_entry, open_entry, read_provenance, verify_values
 from cache.errors import (
     CacheReadError,
+    CacheWriteError,
     DamagedEntryError,
     InvalidInputError,
     KeyMissingError,
@@ -23,11 +25,16 @@ from cache.errors import (
 from cache.hashing import BytesDone
 from cache.keys import CacheKey, canonical_json, digest_of_key
 from cache.layout import DefectError, NewerDefectError
+from cache.locks import KeyLock
 from cache.store import Store
 from cache.system import place_if_absent, sync_folder
 
 _CHUNK_BYTES = 1 << 22
 _CHECK_ROWS = 4096
+
+
+Check = Callable[[Entry], str | None]
+"""Called with an entry whose bytes agree with each other; says what else is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +49,34 @@ class Admission:
     """Largest difference of features relative to the largest magnitude; infinite for other shapes."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """What a person is told of a file that is refused, and where the file goes."""
+
+    place: str | None = None
+    """Where it came from; default: the path it lies at."""
+    aside: Path | None = None
+    """A name in quarantine, taken over from whatever was refused there before; None removes the file."""
+    advice: str = "ask for it again"
+
+
 def incoming_folder(store: Store) -> Path:
     """Return where files wait until they are verified."""
-    return make_folder(store.root / "incoming")
+    return make_folder(store.root / "incoming", store.root)
+
+
+def waiting_file(store: Store, name: str) -> Path:
+    """Return a file in the incoming folder that others of the store may go on with, empty where it is new."""
+    return make_file(incoming_folder(store) / name, store.root)
 
 
 def admit(
     store: Store,
     path: Path,
     *,
-    key: CacheKey | str | None = None,
-    content_digest: str | None = None,
+    check: Check | None = None,
     provenance: dict[str, Any] | None = None,
+    refusal: Refusal | None = None,
     progress: BytesDone | None = None,
 ) -> Admission:
     """Verify a file that lies in the store's incoming folder and move it to its place.
@@ -64,29 +87,31 @@ def admit(
         Where it goes.
     path : Path
         The file; it is moved, or removed where the key is there already.
-    key : CacheKey or str, optional
-        The key it has to have; default: whatever its ingredients give.
-    content_digest : str, optional
-        The digest that its values have to have.
+    check : callable, optional
+        Is given the entry before it is believed and returns what is wrong with it, or None.
     provenance : dict, optional
         Goes beside the entry.
+    refusal : Refusal, optional
+        What becomes of a file that is refused; default: it is removed.
     progress : callable, optional
         Gets (bytes hashed, bytes in all).
 
     Raises
     ------
     DamagedEntryError
-        A byte is wrong, or it has another key; the file was set aside.
+        A byte is wrong, or it is not what ``check`` expected.
     NewerFormatError
         A later version of the tool wrote it.
     CacheWriteError
         Disk full, no permission.
     """
-    arrived = _verified(store, path, None if key is None else digest_of_key(key), content_digest, progress)
+    arrived, index_sha256 = _verified(path, check, refusal or Refusal(), progress)
     try:
         there = store.read(arrived.key)
     except KeyMissingError:
-        return Admission(_publish(store, arrived, provenance or {}), "added")
+        if _publish(store, arrived, provenance or {}):
+            return Admission(store.read(arrived.key, proved=index_sha256), "added")
+        there = store.read(arrived.key)
     path.unlink(missing_ok=True)
     if there.content_digest == arrived.content_digest:
         return Admission(there, "present")
@@ -151,60 +176,113 @@ def export_entry(store: Store, key: CacheKey | str, target: Path) -> Path:
 
 
 def import_entry(store: Store, source: Path, *, key: CacheKey | str | None = None) -> Admission:
-    """Take in one entry file that somebody handed over; the file itself stays.
+    """Take in one entry file that somebody handed over; the file itself stays, whatever becomes of it.
+
+    Parameters
+    ----------
+    store : Store
+        Where it goes.
+    source : Path
+        An exported entry.
+    key : CacheKey or str, optional
+        The key it has to have; default: whatever its ingredients give.
 
     Raises
     ------
     InvalidInputError
         There is no such file.
     DamagedEntryError, NewerFormatError, CacheWriteError
-        As `admit`.
+        As `admit`; no copy stays.
     """
     if not source.is_file():
         raise InvalidInputError(f"{source}: no such file: name an exported entry")
+    refusal = Refusal(str(source), advice="ask whoever gave it to export it again")
+    with _refused(source, refusal), open_entry(source.resolve()) as opened:
+        digest = opened.index.key.digest
+        if key is not None and digest != digest_of_key(key):
+            raise DefectError(f"holds the key {digest}, expected {digest_of_key(key)}")
     waiting = temporary_name(incoming_folder(store) / source.name)
-    try:
-        _copy(source, waiting)
-        return admit(store, waiting, key=key, provenance=read_provenance(source))
-    finally:
-        waiting.unlink(missing_ok=True)
+    with KeyLock(store.root / "locks", digest).held(store.notify):
+        try:
+            _copy(source, waiting)
+            return admit(
+                store,
+                waiting,
+                check=lambda entry: None if entry.key.digest == digest else "changed while it was read",
+                provenance=read_provenance(source),
+                refusal=refusal,
+            )
+        finally:
+            waiting.unlink(missing_ok=True)
+
+
+def check_file(path: Path, check: Check) -> None:
+    """Verify every byte of a file that stays where it is.
+
+    Raises
+    ------
+    DamagedEntryError, NewerFormatError, CacheReadError
+        As `admit`.
+    """
+    with _refused(path, Refusal()), open_entry(path) as opened:
+        entry = map_entry(path, opened)
+        verify_values(entry, opened)
+        if reason := check(entry):
+            raise DefectError(reason)
 
 
 def _verified(
-    store: Store, path: Path, key: str | None, content_digest: str | None, progress: BytesDone | None
-) -> Entry:
-    """Check every byte of a waiting file."""
+    path: Path, check: Check | None, refusal: Refusal, progress: BytesDone | None
+) -> tuple[Entry, str]:
+    """Check every byte of a waiting file; return the entry and the digest of its index."""
+    with _refused(path, refusal, gone=True), open_entry(path) as opened:
+        entry = map_entry(path, opened)
+        verify_values(entry, opened, progress)
+        if check is not None and (reason := check(entry)):
+            raise DefectError(reason)
+        os.fsync(opened.file.fileno())
+        return entry, opened.block.index_sha256
+
+
+@contextlib.contextmanager
+def _refused(path: Path, refusal: Refusal, *, gone: bool = False) -> Iterator[None]:
+    """Say what is wrong with a file in the caller's words; ``gone``: it is set aside or removed."""
+    place = refusal.place or path
     try:
-        with open_entry(path) as opened:
-            if key is not None and opened.index.key.digest != key:
-                raise DefectError(f"holds the key {opened.index.key.digest}, expected {key}")
-            if content_digest not in {None, opened.index.content_digest}:
-                raise DefectError("is sound, but holds other values than was announced")
-            entry = map_entry(path, opened)
-            verify_values(entry, opened, progress)
-            os.fsync(opened.file.fileno())
-            return entry
+        yield
     except NewerDefectError as error:
-        raise NewerFormatError(f"{path}: {error}: update penultimate, then run again") from error
+        raise NewerFormatError(f"{place}: {error}: update penultimate, then run again") from error
     except DefectError as error:
-        moved = set_aside(path, store.root / "quarantine")
-        raise DamagedEntryError(path, str(error), moved) from error
+        moved = _out_of_the_way(path, refusal.aside) if gone else None
+        raise DamagedEntryError(place, str(error), moved, refusal.advice) from error
     except OSError as error:
-        raise CacheReadError(
-            error.errno, f"cannot be read: {error.strerror}: run again", str(path)
-        ) from error
+        reason = f"cannot be read: {error.strerror or error}: run again"
+        raise CacheReadError(error.errno, reason, str(place)) from error
 
 
-def _publish(store: Store, arrived: Entry, provenance: dict[str, Any]) -> Entry:
-    """Move a verified file to its place."""
+def _out_of_the_way(path: Path, aside: Path | None) -> Path | None:
+    """Give a refused file the name it is kept under, or remove it."""
+    if aside is not None:
+        with contextlib.suppress(OSError, CacheWriteError):
+            make_folder(aside.parent, aside.parent.parent)
+            path.replace(aside)
+            os.utime(aside)
+            return aside
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _publish(store: Store, arrived: Entry, provenance: dict[str, Any]) -> bool:
+    """Move a verified file to its place; False where somebody was faster."""
     target = store.path_of(arrived.key)
-    make_folder(target.parent)
-    write_file(target.with_suffix(".json"), canonical_json(provenance))
+    make_folder(target.parent, store.root)
+    write_file(target.with_suffix(".json"), canonical_json(provenance), store.root)
     with write_errors(target, "publishing"):
-        arrived.path.chmod(arrived.path.stat().st_mode & ~0o222)
-        place_if_absent(arrived.path, target)
+        finished = sealed(arrived.path, store.root)
+        placed = place_if_absent(finished, target)
+        finished.unlink(missing_ok=True)
         sync_folder(target.parent)
-    return store.read(arrived.key)
+    return placed
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -213,13 +291,3 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-def parse_provenance(raw: bytes) -> dict[str, Any]:
-    """Return a provenance that came from outside, or nothing where it is not one."""
-    try:
-        plain = json.loads(raw)
-        canonical_json(plain)
-    except (ValueError, RecursionError):
-        return {}
-    return plain if isinstance(plain, dict) else {}

@@ -1,15 +1,32 @@
-"""Small files and moves that are either there whole or not at all."""
+"""Small files, folders and moves that are either there whole or not at all.
+
+What lies in a store has the permissions of its root folder, see `cache.modes`; what does not, those of
+the user's umask.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from cache.errors import CacheWriteError
-from cache.system import WRITE_FLAGS, sync_folder
+from cache.modes import grant
+from cache.system import (
+    WRITE_FLAGS,
+    advice,
+    file_opener,
+    is_own,
+    place_if_absent,
+    rename_if_absent,
+    sync_folder,
+)
+
+_CHUNK_BYTES = 1 << 22
 
 
 @contextlib.contextmanager
@@ -23,13 +40,21 @@ def write_errors(path: Path, doing: str) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise CacheWriteError(
             error.errno,
-            f"{doing} failed: {reason}: free space or mend permissions, then run again",
+            f"{doing} failed: {reason}: {advice(error.errno)}",
             str(path),
         ) from error
 
 
-def make_folder(folder: Path) -> Path:
-    """Create a folder with its parents, under the user's umask.
+def make_folder(folder: Path, root: Path | None = None) -> Path:
+    """Create a folder with its parents.
+
+    Parameters
+    ----------
+    folder : Path
+        It may exist.
+    root : Path, optional
+        The store that the folder lies in. The root itself is made under the user's umask, everything
+        below it with the root's permissions.
 
     Raises
     ------
@@ -37,9 +62,38 @@ def make_folder(folder: Path) -> Path:
         It cannot be made.
     """
     with write_errors(folder, "making the folder"):
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
+        top = folder if root is None else root
+        if not top.is_dir():
+            top.mkdir(parents=True, exist_ok=True)
+        level = top
+        for name in folder.relative_to(top).parts:
+            level = level / name
+            _make_level(level, top)
     return folder
+
+
+def make_file(path: Path, root: Path) -> Path:
+    """Create an empty file of a store with the root's permissions, unless there is one.
+
+    Raises
+    ------
+    CacheWriteError
+        It cannot be made.
+    """
+    if os.path.lexists(path):
+        return path
+    temporary = temporary_name(path)
+    with write_errors(path, "making the file"):
+        try:
+            descriptor = os.open(temporary, WRITE_FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                grant(descriptor, root)
+            finally:
+                os.close(descriptor)
+            place_if_absent(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
 
 
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> int:
@@ -57,8 +111,17 @@ def temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name[:80]}.{os.getpid()}.{secrets.token_hex(4)}.part")
 
 
-def write_file(target: Path, data: bytes) -> None:
+def write_file(target: Path, data: bytes, root: Path | None = None) -> None:
     """Put a file in place, synced and whole, replacing what was there.
+
+    Parameters
+    ----------
+    target : Path
+        In a folder that exists.
+    data : bytes
+        All of it.
+    root : Path, optional
+        The store that the file lies in, whose permissions it gets.
 
     Raises
     ------
@@ -71,6 +134,8 @@ def write_file(target: Path, data: bytes) -> None:
             descriptor = os.open(temporary, WRITE_FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
             try:
                 write_all(descriptor, data, 0)
+                if root is not None:
+                    grant(descriptor, root)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -82,12 +147,58 @@ def write_file(target: Path, data: bytes) -> None:
             raise
 
 
+def sealed(path: Path, root: Path) -> Path:
+    """Return a finished file of a store that nobody may write any more: this one, or a copy of it.
+
+    Only an owner can take that right away, so somebody else's file is copied, and removed.
+
+    Raises
+    ------
+    OSError
+        The disk refused.
+    """
+    if not is_own(path.lstat()):
+        own = temporary_name(path)
+        try:
+            with open(path, "rb", opener=file_opener()) as reader, own.open("xb") as writer:
+                shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
+                writer.flush()
+                os.fsync(writer.fileno())
+            grant(own, root, writable=False)
+            path.unlink()
+        except BaseException:
+            own.unlink(missing_ok=True)
+            raise
+        return own
+    grant(path, root, writable=False)
+    return path
+
+
 def set_aside(path: Path, folder: Path) -> Path | None:
-    """Move a file into a folder under a name of its own; None where that is not permitted."""
+    """Move a file into a folder of its store under a name of its own; None where that is not permitted."""
     target = folder / f"{path.name}.{secrets.token_hex(4)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, folder.parent)
         path.rename(target)
     except OSError:
         return None
     return target
+
+
+def _make_level(folder: Path, root: Path) -> None:
+    """Make one folder of a store; it is never seen with other permissions than the root's."""
+    if folder.is_dir():
+        grant(folder, root)
+        return
+    temporary = temporary_name(folder)
+    temporary.mkdir()
+    try:
+        grant(temporary, root)
+        made = rename_if_absent(temporary, folder)
+    except OSError:
+        temporary.rmdir()
+        raise
+    if not made:
+        temporary.rmdir()
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))

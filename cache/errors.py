@@ -44,18 +44,28 @@ class DamagedEntryError(KeyMissingError):
         The defect, in a few words.
     moved_to : Path or None
         Where the file was set aside, None where it stayed.
+    advice : str
+        What to do now.
     """
 
-    def __init__(self, path: Path, reason: str, moved_to: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        reason: str,
+        moved_to: Path | None = None,
+        advice: str = "extract or pull it again",
+    ) -> None:
         after = f"set aside as {moved_to}" if moved_to else "not used"
-        super().__init__(f"{path}: {reason}; {after}, treated as missing: extract or pull it again")
-        self.path = path
+        super().__init__(f"{path}: {reason}; {after}, treated as missing: {advice}")
+        self._place = path  # a URL loses a slash as a Path
+        self.path = Path(path)
         self.reason = reason
         self.moved_to = moved_to
+        self.advice = advice
 
-    def __reduce__(self) -> tuple[type, tuple[Path, str, Path | None]]:
+    def __reduce__(self) -> tuple[type, tuple[Path | str, str, Path | None, str]]:
         """Travel from a worker process whole: an exception is otherwise rebuilt from its message alone."""
-        return type(self), (self.path, self.reason, self.moved_to)
+        return type(self), (self._place, self.reason, self.moved_to, self.advice)
 
 
 class AmbiguousKeyError(CacheError, LookupError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cache.atomic import make_folder, write_errors
 from cache.catalogue import EntryInfo
 from cache.entry import Entry
 from cache.errors import InvalidInputError, KeyMissingError, LockTimeoutError
@@ -24,17 +25,39 @@ DAY_SECONDS = 86_400.0
 _ROWS_AT_A_TIME = 4096
 
 
+class Twins:
+    """Entries by all ingredients of their keys save one.
+
+    Parameters
+    ----------
+    infos : iterable of EntryInfo
+        What there is, listed once for any number of questions.
+    except_for : str
+        The ingredient in which twins may differ: with that of the annotations, twins have the same features.
+    """
+
+    def __init__(self, infos: Iterable[EntryInfo], *, except_for: str) -> None:
+        self._except_for = except_for
+        self._infos: dict[frozenset[tuple[str, str]], list[EntryInfo]] = {}
+        for info in infos:
+            self._infos.setdefault(self._rest(info.ingredient_digests), []).append(info)
+
+    def of(self, key: CacheKey) -> list[EntryInfo]:
+        """Return the entries whose key has the same ingredients, save that one."""
+        digests = {name: sha256_of(value) for name, value in key.ingredients.items()}
+        return list(self._infos.get(self._rest(digests), ()))
+
+    def _rest(self, digests: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+        """Return what twins have in common."""
+        return frozenset(item for item in digests.items() if item[0] != self._except_for)
+
+
 def twins(store: Store, key: CacheKey, *, except_for: str) -> list[EntryInfo]:
     """Return the entries whose key has the same ingredients, save one.
 
     With ``except_for="annotations"`` these are the entries whose features a relabelled data set can use.
     """
-    wanted = {name: sha256_of(value) for name, value in key.ingredients.items() if name != except_for}
-    return [
-        info
-        for info in store.list()
-        if {n: d for n, d in info.ingredient_digests.items() if n != except_for} == wanted
-    ]
+    return Twins(store.list(), except_for=except_for).of(key)
 
 
 def relabel(
@@ -44,6 +67,8 @@ def relabel(
     labels: NDArray[Any],
     metadata: Mapping[str, Any],
     row_metadata: Mapping[str, Sequence[str | None]] | None = None,
+    *,
+    inputs: Sequence[str] | None = None,
 ) -> Entry:
     """Publish the features of an entry under a new key with other labels; no network is run.
 
@@ -60,32 +85,40 @@ def relabel(
     metadata : mapping
         As for `Store.writer`, without ``expected_rows``: the excluded rows stay as they were.
     row_metadata : mapping, optional
-        Columns that replace those of the same name.
+        All columns of the new entry; default: those of the old one.
+    inputs : sequence of str, optional
+        Ids of all input rows in their order, the excluded ones among them, so that this and an extraction
+        of the same key can go on where the other was interrupted; default: the excluded ones come last.
 
     Raises
     ------
     InvalidInputError
-        The labels do not fit.
+        The labels or the input rows do not fit.
     KeyMissingError
         The old entry is missing or damaged.
     """
     source = store.read(old)
+    left_out = dict(source.metadata["excluded"])
     n = len(source.features)
     if len(labels) != n:
         raise InvalidInputError(f"{len(labels)} labels for the {n} rows of entry {source.key.digest[:12]}...")
-    columns = {**source.row_metadata, **(row_metadata or {})}
-    excluded = source.metadata["excluded"]
-    with store.writer(new, {**metadata, "expected_rows": n + len(excluded)}) as writer:
-        for start in range(writer.next_row, n, _ROWS_AT_A_TIME):
-            stop = min(n, start + _ROWS_AT_A_TIME)
-            last = excluded if stop == n else ()
+    order = (*source.ids, *left_out) if inputs is None else tuple(inputs)
+    if len(order) != n + len(left_out) or tuple(i for i in order if i not in left_out) != source.ids:
+        raise InvalidInputError(f"the input rows named are not those of entry {source.key.digest[:12]}...")
+    columns = source.row_metadata if row_metadata is None else row_metadata
+    with store.writer(new, {**metadata, "expected_rows": len(order)}) as writer:
+        stop = sum(name not in left_out for name in order[: writer.next_row])
+        for first in range(writer.next_row, len(order), _ROWS_AT_A_TIME):
+            names = order[first : first + _ROWS_AT_A_TIME]
+            excluded = [(name, left_out[name]) for name in names if name in left_out]
+            start, stop = stop, stop + len(names) - len(excluded)
             writer.append(
                 source.features[start:stop],
                 labels[start:stop],
                 source.ids[start:stop],
-                stop=stop + len(last),
+                stop=first + len(names),
                 row_metadata={name: column[start:stop] for name, column in columns.items()},
-                excluded=last,
+                excluded=excluded,
             )
         return writer.publish()
 
@@ -168,16 +201,19 @@ def restore(store: Store, key: CacheKey | str) -> Entry:
     ------
     KeyMissingError
         It is not in the trash.
+    CacheWriteError
+        No permission.
     """
     target = store.path_of(key)
     trashed = store.root / "trash" / target.stem / target.name
     if not trashed.is_file():
         raise KeyMissingError(f"{trashed}: not in the trash: extract it, or pull it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    place_if_absent(trashed, target)
-    side = trashed.with_suffix(".json")
-    if side.is_file() and not target.with_suffix(".json").exists():
-        side.replace(target.with_suffix(".json"))
+    make_folder(target.parent, store.root)
+    with write_errors(target, "taking back from the trash"):
+        place_if_absent(trashed, target)
+        side = trashed.with_suffix(".json")
+        if side.is_file() and not target.with_suffix(".json").exists():
+            side.replace(target.with_suffix(".json"))
     shutil.rmtree(trashed.parent, ignore_errors=True)
     return store.read(key)
 

@@ -2,37 +2,35 @@
 
 ::
 
-    URL/data/KEY/SHA256.h5       the bytes of an entry, named by their own SHA-256, so never replaced
+    URL/data/KEY/SHA256.h5       the bytes of an entry, named by their own SHA-256
     URL/manifests/KEY.json       written last: what there is under a key, and which bytes
+    URL/listings/                all manifests in one file, for those who list; a help, never needed
 
-A manifest is written only where there is none. Should two writers race on a file system that cannot
-create a file only where it is absent, either manifest is complete and names bytes that are there.
+What lies under a name of its own SHA-256 is replaced only where it was found damaged, by the right bytes:
+whoever reads meanwhile may see a mixture, which no digest fits. A manifest is written only where there is
+none, or none that is right. Should two writers race on a file system that cannot create a file only
+where it is absent, either manifest is complete and names bytes that are there.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import errno
+import hashlib
 import re
-import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import fsspec
-from fsspec.callbacks import Callback
-
+from cache.atomic import write_errors
 from cache.attempts import Attempts, failure, shown
-from cache.errors import InvalidInputError, KeyMissingError, RemoteError
+from cache.errors import CacheWriteError, InvalidInputError, KeyMissingError, RemoteError
+from cache.filesystems import FileSystem, Listed
 from cache.hashing import BytesDone
 from cache.locks import Notify, silent
 
-CHUNK_BYTES = 1 << 23
-_MANIFEST_BYTES = 1 << 20
-_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "az", "hf", "memory"}
-"""There an object appears whole or not at all; elsewhere we write beside and rename."""
-_SEEKING = {"ssh", "sftp"}
-"""There a range is read by seeking: the library gives whole files to those who ask for a range."""
-_MOUNTED = {"file", "local"}
+SMALL_BYTES = 1 << 20
+"""Of the largest manifest."""
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -59,101 +57,122 @@ class Remote:
         self.notify = notify
         self._attempts = Attempts(self.url, notify)
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(url, **(options or {}))
+            self._place = FileSystem(url, options or {})
         except (ValueError, ImportError) as error:
             raise InvalidInputError(
                 f"{self.url}: {error}: correct the URL or install penultimate[remote]"
             ) from error
         except Exception as error:
             raise RemoteError(None, failure("connecting", error), self.url) from error
-        protocol = self._fs.protocol
-        self._protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+        self.mounted = self._place.mounted
+        """Whether reading runs at the speed of a disk."""
 
-    def exists(self, name: str) -> int | None:
+    def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, None where there is none."""
+        return self._attempts.run(f"looking for {name}", lambda: self._place.size(name))
 
-        def ask() -> int | None:
-            try:
-                self._fs.invalidate_cache()
-                info = self._fs.info(self._path(name))
-            except FileNotFoundError:
-                return None
-            return int(info["size"] or 0) if info["type"] == "file" else None
+    def listing(self, folder: str) -> list[Listed]:
+        """Return the files of a folder as a listing tells of them, sorted by name."""
+        found = self._attempts.run(f"listing {folder}", lambda: self._place.listing(folder))
+        return sorted(found, key=lambda file: file.name)
 
-        return self._attempts.run(f"looking for {name}", ask)
+    def manifests(self) -> list[Listed]:
+        """Return the files that are named as manifests, sorted by key."""
+        return [file for file in self.listing("manifests") if _KEY.match(file.name.removesuffix(".json"))]
 
-    def read_small(self, name: str) -> bytes:
-        """Return a small file.
+    def keys(self) -> list[str]:
+        """Return the keys that have a manifest, sorted."""
+        return [file.name.removesuffix(".json") for file in self.manifests()]
+
+    def read_small(self, name: str, *, size: int | None = None, most: int = SMALL_BYTES) -> bytes:
+        """Return a small file whole.
+
+        Parameters
+        ----------
+        name : str
+            Which one.
+        size : int, optional
+            Its size, where a listing told it.
+        most : int
+            A larger one is refused unread.
 
         Raises
         ------
         KeyMissingError
             It is not there.
+        InvalidInputError
+            It is larger than ``most``.
         """
+        absent = KeyMissingError(f"{self.url}: no {name}: push it, or correct the URL")
+        if size is None and not self._place.streams:
+            size = self.size(name)
+            if size is None:
+                raise absent
+        upto = most + 1 if size is None else min(size, most + 1)
         try:
-            return self._attempts.run(f"reading {name}", lambda: bytes(self._fs.cat_file(self._path(name))))[
-                : _MANIFEST_BYTES + 1
-            ]
+            raw = self._attempts.run(f"reading {name}", lambda: self._place.read(name, 0, upto))
         except FileNotFoundError:
-            raise KeyMissingError(f"{self.url}: no {name}: push it, or correct the URL") from None
-
-    def keys(self) -> list[str]:
-        """Return the keys that have a manifest, sorted."""
-
-        def ask() -> list[str]:
-            self._fs.invalidate_cache()
-            try:
-                listed = self._fs.ls(self._path("manifests"), detail=False)
-            except FileNotFoundError:
-                return []
-            names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in listed)
-            return sorted(n[:-5] for n in names if n.endswith(".json") and _KEY.match(n[:-5]))
-
-        return self._attempts.run("listing", ask)
+            raise absent from None
+        if len(raw) > most:
+            raise InvalidInputError(f"{self.url}: {name} is larger than {most} bytes: push it again")
+        return raw
 
     def create(self, name: str, data: bytes, *, replace: bool = False) -> bool:
-        """Write a small file where there is none; False where there is one.
-
-        With ``replace`` one that is there goes first: for one that nobody can read.
-        """
-        path = self._path(name)
-        if self.exists(name) is not None:
-            if not replace:
-                return False
-            self._attempts.run(f"removing {name}", lambda: self._fs.rm_file(path))
-
-        def write() -> bool:
-            self._make_folder(path)
-            if self._protocols & _OBJECT_STORES:
-                return self._create_object(path, data)
-            temporary = f"{path}.{secrets.token_hex(4)}.part"
-            self._fs.pipe_file(temporary, data)
-            return self._rename(temporary, path)
-
-        return self._attempts.run(f"writing {name}", write)
-
-    def upload(self, source: Path, name: str, progress: BytesDone | None = None) -> bool:
-        """Write a file under a name that says what its bytes are; False where it is there already."""
-        size = source.stat().st_size
-        if self.exists(name) == size:
+        """Write a small file where there is none, or none worth keeping; False where there is one."""
+        if not replace and self.size(name) is not None:
             return False
-        path = self._path(name)
+        return self._attempts.run(f"writing {name}", lambda: self._place.create(name, data, replace=replace))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; it need not be there."""
+        self._attempts.run(f"removing {name}", lambda: self._place.discard(name))
+
+    def upload(
+        self, source: Path, name: str, progress: BytesDone | None = None, *, replace: bool = False
+    ) -> bool:
+        """Write a file under a name that says what its bytes are; False where it is there already.
+
+        Raises
+        ------
+        RemoteError
+            The remote cannot be reached, or holds another number of bytes after all attempts.
+        """
+        nbytes = source.stat().st_size
+        there = self.size(name)
+        if there == nbytes and not replace:
+            return False
 
         def send() -> bool:
-            self._make_folder(path)
-            target = path if self._protocols & _OBJECT_STORES else f"{path}.{secrets.token_hex(4)}.part"
-            try:
-                self._send(source, target, progress)
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    self._fs.rm_file(target)
-                raise
-            return target == path or self._rename(target, path)
+            self._place.put(source, name, progress, replace=there is not None)
+            held = self._place.size(name)
+            if held != nbytes:
+                raise OSError(f"the remote holds {held} bytes where {nbytes} were sent")
+            return True
 
         return self._attempts.run(f"uploading {name}", send)
 
-    def download(self, name: str, target: Path, nbytes: int, progress: BytesDone | None = None) -> None:
+    def digest(self, name: str, nbytes: int, progress: BytesDone | None = None) -> str | None:
+        """Read a file and return its SHA-256; None where it is not there with so many bytes."""
+        if self.size(name) != nbytes:
+            return None
+        digest, done = hashlib.sha256(), 0
+        try:
+            for piece in self._pieces(name, 0, nbytes, "verifying"):
+                digest.update(piece)
+                done += len(piece)
+                if progress is not None:
+                    progress(done, nbytes)
+        except KeyMissingError:
+            return None
+        return digest.hexdigest()
+
+    def download(self, name: str, target: Path, nbytes: int, progress: BytesDone | None = None) -> int:
         """Fetch a file of a known size, going on behind what a former attempt left in ``target``.
+
+        Returns
+        -------
+        int
+            How many bytes were there before.
 
         Raises
         ------
@@ -161,98 +180,56 @@ class Remote:
             It is not there, or no longer.
         RemoteError
             Nothing more came after all attempts; what came stays for the next one.
+        CacheWriteError
+            This disk is full, or refuses.
         """
-        with target.open("ab") as file:
+        with _opened(target) as file:
             if file.tell() > nbytes:
                 file.truncate(0)
-            while (done := file.tell()) < nbytes:
-                stop = min(nbytes, done + CHUNK_BYTES)
-                piece = self._piece(name, done, stop, nbytes)
-                file.write(piece)
-                file.flush()
+            before = file.tell()
+            _refuse_too_large(target, nbytes - before)
+            for piece in self._pieces(name, before, nbytes, "downloading"):
+                with write_errors(target, "downloading"):
+                    file.write(piece)
                 if progress is not None:
                     progress(file.tell(), nbytes)
+        return before
 
-    def _piece(self, name: str, start: int, stop: int, nbytes: int) -> bytes:
-        """Fetch a range, or all that is missing from a server that only gives whole files."""
+    def _pieces(self, name: str, start: int, stop: int, doing: str) -> Iterator[bytes]:
+        """Yield a file's bytes, asking again from where it broke off."""
+        pieces: Iterator[bytes] | None = None
 
-        def fetch() -> bytes:
-            data = self._range(self._path(name), start, stop)
-            if len(data) == nbytes:
-                return data[start:]
-            if len(data) != stop - start:
-                raise OSError(f"{len(data)} bytes came where {stop - start} were asked for")
-            return data
+        def following() -> bytes:
+            nonlocal pieces
+            pieces = self._place.pieces(name, start, stop) if pieces is None else pieces
+            try:
+                return next(pieces)
+            except StopIteration:
+                pieces = None
+                raise EOFError(f"ended after {start} of {stop} bytes") from None
+            except Exception:
+                pieces = None
+                raise
 
-        try:
-            return self._attempts.run(f"downloading {name}", fetch)
-        except FileNotFoundError:
-            raise KeyMissingError(f"{self.url}: {name} vanished: push it again") from None
-
-    def _range(self, path: str, start: int, stop: int) -> bytes:
-        """Read a range the way the file system can."""
-        if self._protocols & _SEEKING:
-            with self._fs.open(path, "rb") as file:
-                file.seek(start)
-                return bytes(file.read(stop - start))
-        return bytes(self._fs.cat_file(path, start=start, end=stop))
-
-    def _send(self, source: Path, target: str, progress: BytesDone | None) -> None:
-        """Copy a file to the remote; on a mounted file system down to the disk."""
-        size = source.stat().st_size
-        if not self._protocols & _MOUNTED:
-            self._fs.put_file(str(source), target, callback=_Bytes(size, progress))
-            return
-        with source.open("rb") as reader, Path(target).open("xb") as writer:
-            while piece := reader.read(CHUNK_BYTES):
-                writer.write(piece)
-                if progress is not None:
-                    progress(writer.tell(), size)
-            writer.flush()
-            os.fsync(writer.fileno())
-
-    def _create_object(self, path: str, data: bytes) -> bool:
-        """Create an object; where the store can, only if it is absent."""
-        try:
-            self._fs.pipe_file(path, data, mode="create")
-        except (TypeError, NotImplementedError):
-            self._fs.pipe_file(path, data)
-        except Exception:  # every store has an error of its own for "it is there already"
-            self._fs.invalidate_cache()
-            if self._fs.exists(path):
-                return False
-            raise
-        return True
-
-    def _rename(self, temporary: str, path: str) -> bool:
-        """Give a complete file its name, unless somebody was faster."""
-        try:
-            if self._fs.exists(path):
-                return False
-            self._fs.mv(temporary, path)
-            return True
-        finally:
-            with contextlib.suppress(Exception):
-                self._fs.rm_file(temporary)
-
-    def _make_folder(self, path: str) -> None:
-        """Make the folder of a file where the file system has folders."""
-        if not self._protocols & _OBJECT_STORES:
-            self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-
-    def _path(self, name: str) -> str:
-        """Return the file system's own path of a name."""
-        return f"{self._root.rstrip('/')}/{name}"
+        while start < stop:
+            try:
+                piece = self._attempts.run(f"{doing} {name}", following)
+            except FileNotFoundError:
+                raise KeyMissingError(f"{self.url}: {name} vanished: push it again") from None
+            piece = piece[: stop - start]
+            start += len(piece)
+            yield piece
 
 
-class _Bytes(Callback):  # type: ignore[misc]
-    """Hands fsspec's progress on."""
+def _opened(target: Path) -> IO[bytes]:
+    """Open a file to add to its end; what is written goes to the system at once."""
+    with write_errors(target, "downloading"):
+        return target.open("ab", buffering=0)
 
-    def __init__(self, size: int, progress: BytesDone | None) -> None:
-        super().__init__(size=size)
-        self._progress = progress
 
-    def call(self, *_args: Any, **_kwargs: Any) -> None:
-        """Tell how far the transfer is."""
-        if self._progress is not None:
-            self._progress(min(self.value, self.size), self.size)
+def _refuse_too_large(target: Path, nbytes: int) -> None:
+    """Refuse a download that this disk has no room for, before it fills the disk."""
+    free = shutil.disk_usage(target.parent).free
+    if nbytes > free:
+        reason = f"{nbytes} bytes to download, {free} free: make room, then run again"
+        raise CacheWriteError(errno.ENOSPC, reason, str(target))

@@ -1,51 +1,43 @@
-"""Push and pull: data first, manifest last, verified before use, resumed where it was interrupted."""
+"""Push and pull: data first, manifest last, verified before use, resumed where it was interrupted.
+
+What a remote holds damaged counts as missing there as well: a push puts the right bytes in its place. On a
+mounted folder that is found out by hashing what is there, elsewhere where somebody asks for it.
+"""
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
-from cache.admit import admit, incoming_folder, parse_provenance
-from cache.entry import Entry, read_provenance
-from cache.errors import AmbiguousKeyError, DamagedEntryError, InvalidInputError, KeyMissingError
-from cache.hashing import digest_of_range
+from cache.admit import Admission, Refusal, admit, incoming_folder, waiting_file
+from cache.entry import Entry
+from cache.errors import DamagedEntryError, InvalidInputError, KeyMissingError
+from cache.judge import State, state_of, state_of_theirs
 from cache.keys import CacheKey, canonical_json, digest_of_key
+from cache.listing import find_one_remote, find_remote, list_remote, read_manifest, write_listing
 from cache.locks import KeyLock
-from cache.names import check_coordinates
+from cache.manifest import Manifest, contradicting, contradiction, describe, to_plain
 from cache.remote import Remote
 from cache.store import Store
 
-MANIFEST_VERSION = 1
-_LISTING_THREADS = 8
+__all__ = [
+    "Manifest",
+    "ShareProgress",
+    "Transfer",
+    "find_one_remote",
+    "find_remote",
+    "list_remote",
+    "pull",
+    "push",
+    "read_manifest",
+]
 
 ShareProgress = Callable[[str, int, int], None]
 """Called with (key, bytes done, bytes in all)."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a remote says of one entry; believed only after the bytes were checked."""
-
-    key: str
-    sha256: str
-    """Of the whole file."""
-    nbytes: int
-    content_digest: str
-    coordinates: dict[str, str | int | float]
-    rows: int
-    dimension: int
-    dtype: str
-    classes: int
-    multi_label: bool
-    provenance: dict[str, Any]
-
-    @property
-    def data_name(self) -> str:
-        """Where the bytes lie on the remote."""
-        return f"data/{self.key}/{self.sha256}.h5"
+_Progress = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
@@ -53,8 +45,11 @@ class Transfer:
     """What became of one key."""
 
     key: str
-    status: Literal["sent", "received", "present", "different", "would send", "would receive"]
-    """``different``: the other side has the key with other values; both stay as they are."""
+    status: Literal[
+        "sent", "mended", "received", "present", "different", "would send", "would mend", "would receive"
+    ]
+    """``different``: the other side has the key with other values; both stay as they are. ``mended``: the
+    remote held it damaged, and holds it right now."""
     nbytes: int
     """Size of the entry's file."""
     deviation: float = 0.0
@@ -67,9 +62,25 @@ def push(
     keys: Iterable[CacheKey | str],
     *,
     dry_run: bool = False,
+    verify: bool = False,
     progress: ShareProgress | None = None,
 ) -> list[Transfer]:
     """Copy entries to a remote, each verified before it leaves.
+
+    Parameters
+    ----------
+    store : Store
+        Where they lie.
+    remote : Remote
+        Where they go.
+    keys : iterable of CacheKey or str
+        Which ones.
+    dry_run : bool
+        Say what would be done, and do nothing.
+    verify : bool
+        Read again what the remote holds, and replace what is damaged. A mounted folder is always read again.
+    progress : callable, optional
+        Gets (key, bytes done, bytes in all).
 
     Raises
     ------
@@ -78,7 +89,13 @@ def push(
     RemoteError
         The remote refused or cannot be reached; what was sent stays and is not sent again.
     """
-    return [_push_one(store, remote, digest_of_key(key), dry_run, progress) for key in keys]
+    done = [
+        _push_one(store, remote, digest, dry_run, verify, _for_key(digest, progress))
+        for digest in map(digest_of_key, keys)
+    ]
+    if any(transfer.status == "sent" for transfer in done):
+        write_listing(remote)
+    return done
 
 
 def pull(
@@ -96,146 +113,54 @@ def pull(
     KeyMissingError
         The remote has no such entry.
     DamagedEntryError
-        What came is not what the manifest says; it was set aside.
+        What came is not what the manifest says; it was set aside, one file for each key.
     RemoteError
         The remote cannot be reached; what came stays, and the next call goes on from there.
     """
-    return [_pull_one(store, remote, digest_of_key(key), dry_run, progress) for key in keys]
-
-
-def list_remote(remote: Remote) -> list[Manifest]:
-    """Return the manifests of a remote, sorted by coordinates; unsound ones are told and left out."""
-    found = []
-    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-        keys = remote.keys()
-        for key, result in zip(keys, pool.map(lambda k: _manifest_or_reason(remote, k), keys), strict=True):
-            if isinstance(result, Manifest):
-                found.append(result)
-            else:
-                remote.notify(f"{remote.url}: manifest {key[:12]}... is left out: {result}")
-    return sorted(found, key=lambda m: (sorted((n, str(v)) for n, v in m.coordinates.items()), m.key))
-
-
-def find_remote(remote: Remote, **coordinates: str | float) -> list[Manifest]:
-    """Return the manifests that have all these coordinates."""
     return [
-        manifest
-        for manifest in list_remote(remote)
-        if all(manifest.coordinates.get(name) == value for name, value in coordinates.items())
+        _pull_one(store, remote, digest_of_key(key), dry_run, _for_key(digest_of_key(key), progress))
+        for key in keys
     ]
 
 
-def find_one_remote(remote: Remote, **coordinates: str | float) -> Manifest:
-    """Return the only manifest with these coordinates.
-
-    Raises
-    ------
-    KeyMissingError, AmbiguousKeyError
-        There is none, or there are several.
-    """
-    found = find_remote(remote, **coordinates)
-    asked = ", ".join(f"{name}={value}" for name, value in coordinates.items())
-    if not found:
-        raise KeyMissingError(f"{remote.url}: no entry with {asked}: push it, or extract it")
-    if len(found) > 1:
-        keys = ", ".join(manifest.key[:12] for manifest in found[:8])
-        raise AmbiguousKeyError(f"{remote.url}: {len(found)} entries with {asked}: name one of {keys}")
-    return found[0]
-
-
-def read_manifest(remote: Remote, key: str) -> Manifest:
-    """Fetch and check one manifest.
-
-    Raises
-    ------
-    KeyMissingError
-        The remote has none under this key.
-    InvalidInputError
-        It is not what a manifest is.
-    """
-    name = f"manifests/{key}.json"
-    raw = remote.read_small(name)
-    try:
-        plain = json.loads(raw)
-        if plain.pop("manifest_version") != MANIFEST_VERSION or plain["key"] != key:
-            raise ValueError("another version or key")
-        manifest = Manifest(**{**plain, "coordinates": check_coordinates(plain["coordinates"])})
-        manifest = Manifest(
-            **{**asdict(manifest), "provenance": parse_provenance(canonical_json(plain["provenance"]))}
-        )
-        digest_of_key(manifest.sha256)
-        digest_of_key(manifest.content_digest)
-        _check_numbers(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InvalidInputError(
-            f"{remote.url}: {name} is no manifest ({ascii(str(error))[:80]}): push it again"
-        ) from error
-    return manifest
-
-
-def _check_numbers(manifest: Manifest) -> None:
-    """Refuse sizes that are none."""
-    for name in ("nbytes", "rows", "dimension", "classes"):
-        value = getattr(manifest, name)
-        if type(value) is not int or not 0 < value < 2**62:
-            raise ValueError(f"{name} is no size")
-    if manifest.dtype not in {"<f4", "<f2"} or type(manifest.multi_label) is not bool:
-        raise ValueError("dtype or multi_label is wrong")
-
-
-def _manifest_or_reason(remote: Remote, key: str) -> Manifest | str:
-    """Fetch a manifest for a list, where one that is unsound must not hide the others."""
-    try:
-        return read_manifest(remote, key)
-    except (InvalidInputError, KeyMissingError) as error:
-        return str(error)
-
-
-def _manifest_of(entry: Entry) -> Manifest:
-    """Describe a verified entry for others."""
-    with entry.path.open("rb") as file:
-        size = entry.path.stat().st_size
-        sha256 = digest_of_range(file.fileno(), 0, size)
-    rows, dimension = entry.features.shape
-    return Manifest(
-        key=entry.key.digest,
-        sha256=sha256,
-        nbytes=size,
-        content_digest=entry.content_digest,
-        coordinates=dict(entry.index.coordinates),
-        rows=rows,
-        dimension=dimension,
-        dtype=entry.features.dtype.str,
-        classes=len(entry.index.class_names),
-        multi_label=entry.index.multi_label,
-        provenance=read_provenance(entry.path),
-    )
-
-
 def _push_one(
-    store: Store, remote: Remote, key: str, dry_run: bool, progress: ShareProgress | None
+    store: Store, remote: Remote, key: str, dry_run: bool, verify: bool, progress: _Progress
 ) -> Transfer:
     """Send one entry: its bytes, then its manifest."""
     entry = store.read(key)
-    manifest = _manifest_of(entry)
+    mine = describe(entry)
     there, unsound = _there(remote, key)
-    if there is not None and remote.exists(there.data_name) == there.nbytes:
-        same = there.content_digest == manifest.content_digest
-        return Transfer(key, "present" if same else "different", manifest.nbytes)
+    state: State = "absent"
+    if there is not None:
+        state = state_of_theirs(store, remote, there, mine, verify, progress)
+        if state == "sound":
+            return _kept(remote, there, mine)
+    held = state_of(remote, mine, verify, progress)
+    damaged = unsound or "damaged" in (state, held)
     if dry_run:
-        return Transfer(key, "would send", manifest.nbytes)
-    remote.upload(entry.path, manifest.data_name, _for_key(key, progress))
-    text = canonical_json({**asdict(manifest), "manifest_version": MANIFEST_VERSION})
-    if not remote.create(f"manifests/{key}.json", text, replace=unsound):
-        winner, _ = _there(remote, key)
-        same = winner is not None and winner.content_digest == manifest.content_digest
-        return Transfer(key, "sent" if same else "different", manifest.nbytes)
-    return Transfer(key, "sent", manifest.nbytes)
+        return Transfer(key, "would mend" if damaged else "would send", mine.nbytes)
+    remote.upload(entry.path, mine.data_name, progress, replace=held == "damaged")
+    if there is None or contradicting(there, mine):
+        text = canonical_json(to_plain(mine))
+        if not remote.create(mine.name, text, replace=unsound or there is not None):
+            winner, _ = _there(remote, key)
+            if winner is not None and winner.content_digest != mine.content_digest:
+                return _kept(remote, winner, mine)
+    return Transfer(key, "mended" if damaged else "sent", mine.nbytes)
 
 
-def _pull_one(
-    store: Store, remote: Remote, key: str, dry_run: bool, progress: ShareProgress | None
-) -> Transfer:
+def _kept(remote: Remote, there: Manifest, mine: Manifest) -> Transfer:
+    """Say that the remote has the key, and whether with these values."""
+    if there.content_digest == mine.content_digest:
+        return Transfer(mine.key, "present", mine.nbytes)
+    remote.notify(
+        f"{remote.url}: key {mine.key[:12]}... is there with other values, the first ones stay: "
+        "`penultimate cache pull` says by how much they differ from yours"
+    )
+    return Transfer(mine.key, "different", mine.nbytes)
+
+
+def _pull_one(store: Store, remote: Remote, key: str, dry_run: bool, progress: _Progress) -> Transfer:
     """Fetch one entry into the incoming folder, verify it, move it to its place."""
     manifest = read_manifest(remote, key)
     mine = _mine(store, key)
@@ -243,20 +168,54 @@ def _pull_one(
         return Transfer(key, "present", manifest.nbytes)
     if dry_run:
         return Transfer(key, "would receive", manifest.nbytes)
-    waiting = incoming_folder(store) / f"{key}.{manifest.sha256}.part"
+    refusal = _refusal(store, remote, manifest)
+    nbytes = remote.size(manifest.data_name)
+    if nbytes not in {None, manifest.nbytes}:
+        reason = f"has {nbytes} bytes, its manifest says {manifest.nbytes}"
+        raise DamagedEntryError(refusal.place or key, reason, None, refusal.advice)
     with KeyLock(store.root / "locks", key).held(store.notify):
-        remote.download(manifest.data_name, waiting, manifest.nbytes, _for_key(key, progress))
-        admission = admit(
-            store,
-            waiting,
-            key=key,
-            content_digest=manifest.content_digest,
-            provenance=manifest.provenance,
-        )
+        admission = _fetch(store, remote, manifest, refusal, progress)
+        for left in incoming_folder(store).glob(f"{key}.*.part"):
+            left.unlink(missing_ok=True)  # of a file that the remote has since replaced
     status: Literal["received", "present", "different"] = (
         "received" if admission.status == "added" else admission.status
     )
     return Transfer(key, status, manifest.nbytes, admission.deviation)
+
+
+def _fetch(
+    store: Store, remote: Remote, manifest: Manifest, refusal: Refusal, progress: _Progress
+) -> Admission:
+    """Download and admit a file; what a former attempt left is used, unless it turns out damaged."""
+    name = f"{manifest.key}.{manifest.sha256}.part"
+    while True:
+        waiting = waiting_file(store, name)
+        resumed = remote.download(manifest.data_name, waiting, manifest.nbytes, progress) > 0
+        try:
+            return admit(
+                store,
+                waiting,
+                check=partial(contradiction, manifest),
+                provenance=manifest.provenance,
+                refusal=replace(refusal, aside=None) if resumed else refusal,
+            )
+        except DamagedEntryError as error:
+            if not resumed:
+                raise
+            store.notify(
+                f"key {manifest.key[:12]}...: {error.reason}; what an interrupted pull had left may be "
+                "damaged: fetching all of it again"
+            )
+
+
+def _refusal(store: Store, remote: Remote, manifest: Manifest) -> Refusal:
+    """Say what is to be done where a remote's file is refused; one such file is kept of each key."""
+    command = f"penultimate cache push {shlex.quote(remote.url)} --key {manifest.key[:12]} --verify"
+    return Refusal(
+        place=f"{remote.url.rstrip('/')}/{manifest.data_name}",
+        aside=store.root / "quarantine" / f"{manifest.key}.pulled.h5",
+        advice=f"whoever has a sound copy can mend it with `{command}`, then pull again",
+    )
 
 
 def _there(remote: Remote, key: str) -> tuple[Manifest | None, bool]:
@@ -266,7 +225,7 @@ def _there(remote: Remote, key: str) -> tuple[Manifest | None, bool]:
     except KeyMissingError:
         return None, False
     except InvalidInputError as error:
-        remote.notify(f"{error}: replaced")
+        remote.notify(str(error))
         return None, True
 
 
@@ -278,6 +237,6 @@ def _mine(store: Store, key: str) -> Entry | None:
         return None
 
 
-def _for_key(key: str, progress: ShareProgress | None) -> Callable[[int, int], None] | None:
+def _for_key(key: str, progress: ShareProgress | None) -> _Progress:
     """Return a progress callback of one key."""
     return None if progress is None else lambda done, total: progress(key, done, total)

@@ -15,11 +15,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cache.atomic import make_folder, set_aside, write_errors
-from cache.catalogue import Catalogue, EntryInfo, recalled, summarise
+from cache.catalogue import (
+    Catalogue,
+    EntryInfo,
+    differences,
+    files_below,
+    info_of,
+    recalled,
+    summarise,
+    summary_of,
+)
 from cache.entry import Entry, load, open_entry
 from cache.errors import (
     AmbiguousKeyError,
@@ -31,6 +41,7 @@ from cache.errors import (
     NewerFormatError,
 )
 from cache.hashing import BytesDone
+from cache.head import read_head
 from cache.index import Index
 from cache.keys import CacheKey, digest_of_key
 from cache.layout import DefectError, NewerDefectError
@@ -166,25 +177,25 @@ class Store:
         if not found:
             raise KeyMissingError(f"{self.root}: no entry with {asked}: extract it, or pull it")
         if len(found) > 1:
-            raise AmbiguousKeyError(f"{self.root}: {len(found)} entries with {asked}: {_differences(found)}")
+            raise AmbiguousKeyError(f"{self.root}: {len(found)} entries with {asked}: {differences(found)}")
         return found[0]
 
     def list(self) -> list[EntryInfo]:
-        """Return all entries with a sound index, sorted by their coordinates.
+        """Return all entries, sorted by their coordinates; the head of each index is read once, then remembered.
 
-        What is wrong with the others is told through ``notify``; damaged ones are set aside.
+        What is wrong with the others is told through ``notify``; damaged ones are set aside. An entry that
+        is damaged further behind is listed until somebody reads it.
         """
         known = self._catalogue.recall()
         infos, fresh = [], []
-        for digest in self.keys():
-            path = self.path_of(digest)
+        for digest, path in files_below(self.root / "entries", SUFFIX):
             try:
-                info = recalled(path, path.lstat(), known)
-                if info is None:
-                    status, index = self._index(path, digest)
-                    fresh.append((status, index))
-                    info = summarise(path, index, status)
-                infos.append(info)
+                status = path.lstat()
+                summary = recalled(path, status, known)
+                if summary is None:
+                    status, summary = read_head(path, digest) or self._summary(path, digest)
+                    fresh.append((status, summary))
+                infos.append(info_of(path, status, summary, partial(self._ingredient_digests, path, digest)))
             except FileNotFoundError:
                 continue
             except CacheError as error:
@@ -196,14 +207,7 @@ class Store:
 
     def keys(self) -> Iterator[str]:
         """Yield the digests under which files lie, sorted."""
-        for path in sorted((self.root / "entries").glob(f"??/*{SUFFIX}")):
-            digest = path.name.removesuffix(SUFFIX)
-            if (
-                len(digest) == 64
-                and set(digest) <= set("0123456789abcdef")
-                and digest[:2] == path.parent.name
-            ):
-                yield digest
+        return (digest for digest, _ in files_below(self.root / "entries", SUFFIX))
 
     def remove(self, key: CacheKey | str) -> Path:
         """Move an entry to the trash and return where it lies now; readers keep what they have open.
@@ -218,7 +222,7 @@ class Store:
         path = self.path_of(key)
         if not os.path.lexists(path):
             raise KeyMissingError(f"{path}: no such entry: nothing to remove")
-        trash = make_folder(self.root / "trash" / digest_of_key(key))
+        trash = make_folder(self.root / "trash" / digest_of_key(key), self.root)
         with write_errors(path, "moving to the trash"):
             path.replace(trash / path.name)
             side = path.with_suffix(".json")
@@ -245,6 +249,21 @@ class Store:
     def staging_folder(self, key: CacheKey | str) -> Path:
         """Return where the rows of a key are staged."""
         return self.root / "staging" / digest_of_key(key)
+
+    def _summary(self, path: Path, digest: str) -> tuple[os.stat_result, dict[str, Any]]:
+        """Summarise an entry from its whole index."""
+        status, index = self._index(path, digest)
+        return status, summary_of(index)
+
+    def _ingredient_digests(self, path: Path, digest: str) -> Mapping[str, str]:
+        """Read the digests that a list leaves out, and remember them; none of an entry that is refused."""
+        try:
+            status, summary = self._summary(path, digest)
+        except CacheError as error:
+            self.notify(str(error))
+            return {}
+        self._catalogue.remember([(status, summary)])
+        return summary["ingredient_digests"]  # type: ignore[no-any-return]
 
     def _index(self, path: Path, digest: str) -> tuple[os.stat_result, Index]:
         """Read and check the index of one entry."""
@@ -275,14 +294,3 @@ class Store:
         error = DamagedEntryError(path, reason, set_aside(path, self.root / "quarantine"))
         self.notify(str(error))
         return error
-
-
-def _differences(found: list[EntryInfo]) -> str:
-    """Say in which coordinates entries differ, and name each by the beginning of its key."""
-    names = sorted({name for info in found for name in info.coordinates})
-    differing = [name for name in names if len({info.coordinates.get(name) for info in found}) > 1]
-    lines = [
-        f"{info.key[:12]} ({', '.join(f'{name}={info.coordinates.get(name)}' for name in differing)})"
-        for info in found[:5]
-    ]
-    return f"name one of {'; '.join(lines)}{' ...' if len(found) > 5 else ''}"

@@ -7,6 +7,7 @@ most it can: correctness never rests on it, only durability after a power cut or
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import getpass
 import os
@@ -28,7 +29,11 @@ READ_FLAGS = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _CLOSE_ON_EXEC | _BINARY
 WRITE_FLAGS = os.O_RDWR | _NO_FOLLOW | _CLOSE_ON_EXEC | _BINARY
 
 _ONE_POSITION = threading.Lock()
-_NO_SUCH_FACILITY = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
+_NO_SUCH_FACILITY = {
+    errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EINVAL
+}  # fmt: skip
+_HERE, _NO_REPLACE = -100, 1
+"""AT_FDCWD and RENAME_NOREPLACE of Linux's renameat2."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -57,8 +62,8 @@ def read_piece(descriptor: int, count: int, offset: int) -> bytes:
 def place_if_absent(source: Path, target: Path) -> bool:
     """Move a file to a name that nobody has taken; False where somebody has.
 
-    A hard link is create-if-absent in one step. File systems without hard links get a test and a
-    rename: two writers of one key may then replace each other's equal content.
+    A hard link is create-if-absent in one step. Somebody else's file may not be linked, and some file
+    systems have no hard links: there as `rename_if_absent`.
     """
     try:
         os.link(source, target)
@@ -67,12 +72,39 @@ def place_if_absent(source: Path, target: Path) -> bool:
     except OSError as error:
         if error.errno not in _NO_SUCH_FACILITY:
             raise
-        if target.exists():
-            return False
-        source.rename(target)
-        return True
+        return rename_if_absent(source, target)
     source.unlink()
     return True
+
+
+def rename_if_absent(source: Path, target: Path) -> bool:
+    """Give a file or folder a name that nobody has taken; False where somebody has.
+
+    One step on Linux, save on file systems without it (NFS). Elsewhere a test and a rename: two who do
+    this at once may replace each other's equal content.
+    """
+    number = _rename_without_replacing(os.fsencode(source), os.fsencode(target))
+    if number == 0:
+        return True
+    if number in {errno.EEXIST, errno.ENOTEMPTY}:
+        return False
+    if number not in _NO_SUCH_FACILITY:
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+    if os.path.lexists(target):
+        return False
+    source.rename(target)
+    return True
+
+
+def _rename_without_replacing(source: bytes, target: bytes) -> int:
+    """Ask Linux for it, and return 0 or the error number."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2  # glibc 2.28, musl 1.2.5
+    except (AttributeError, OSError, TypeError):
+        return errno.ENOSYS
+    if rename(_HERE, source, _HERE, target, _NO_REPLACE) == 0:
+        return 0
+    return ctypes.get_errno()
 
 
 def limit_this_process(seconds: int, memory_bytes: int, file_bytes: int = 0) -> None:
@@ -110,11 +142,16 @@ def host_name() -> str:
 
 
 def user_name() -> str:
-    """Return the user's name, or the number where it has none."""
+    """Return the name of the user whose rights this process has, or the number where it has none."""
     try:
+        import pwd
+    except ImportError:
         return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown user"
+    number = os.geteuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def process_is_alive(pid: int) -> bool:
@@ -128,8 +165,8 @@ def process_is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
-        return True
+    except PermissionError:
+        pass  # somebody else's
     with contextlib.suppress(OSError):  # Linux tells what kill does not: Z and X are dead
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
     return True
@@ -152,6 +189,15 @@ def is_own(status: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
 
 
+def has_default_list(folder: Path) -> bool:
+    """Whether what is made in a folder is granted by an access list of the folder's; False where none exist."""
+    if not hasattr(os, "getxattr"):
+        return False
+    with contextlib.suppress(OSError):
+        return bool(os.getxattr(folder, "system.posix_acl_default"))
+    return False
+
+
 def advice(number: int | None) -> str:
     """Return what a person can do about an error number of the operating system, in a few words."""
     if number == errno.EROFS:
@@ -160,7 +206,7 @@ def advice(number: int | None) -> str:
         return "ask its owner for the right to write, or choose another place, then run again"
     if number in {errno.ENOSPC, errno.EDQUOT}:
         return "free space, then run again"
-    return "free space or mend permissions, then run again"
+    return "see to the disk and the folder, then run again"
 
 
 def file_opener(flags: int = READ_FLAGS) -> Callable[[str, int], int]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from cache.catalogue import stamp_of
 from cache.digests import CLOCK_RESOLUTION_SECONDS
+from cache.memory import Memory, stamp_of
 
 _TABLE = """create table if not exists verified_2 (
     device text, inode text, size integer, mtime_ns integer, ctime_ns integer,
@@ -27,30 +24,17 @@ class VerifiedFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "verified.sqlite"
+        self._memory = Memory(folder / "verified.sqlite", _TABLE)
 
     def knows(self, status: os.stat_result, index_sha256: str, key: str) -> bool:
         """Whether this very state of the file was verified, with this index, as the entry of this key."""
         query = "select * from verified_2 where device = ? and inode = ?"
-        with contextlib.suppress(sqlite3.Error, OSError), self._connection() as connection:
-            row = connection.execute(query, (str(status.st_dev), str(status.st_ino))).fetchone()
-            return bool(row == (*stamp_of(status), index_sha256, key))
-        return False
+        rows = self._memory.recall(query, (str(status.st_dev), str(status.st_ino)))
+        return rows == [(*stamp_of(status), index_sha256, key)]
 
     def remember(self, status: os.stat_result, index_sha256: str, key: str) -> None:
         """Keep a verified state, unless the file is so new that it could change unnoticed."""
         if status.st_ctime_ns > time.time_ns() - int(CLOCK_RESOLUTION_SECONDS * 1e9):
             return
         row = (*stamp_of(status), index_sha256, key)
-        with contextlib.suppress(sqlite3.Error, OSError), self._connection() as connection, connection:
-            connection.execute("insert or replace into verified_2 values (?, ?, ?, ?, ?, ?, ?)", row)
-
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(self._path, timeout=10.0)
-        try:
-            connection.execute(_TABLE)
-            yield connection
-        finally:
-            connection.close()
+        self._memory.remember("insert or replace into verified_2 values (?, ?, ?, ?, ?, ?, ?)", [row])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.atomic import make_folder, temporary_name, write_errors, write_file
+from cache.atomic import make_file, make_folder, sealed, temporary_name, write_errors, write_file
 from cache.children import run_child
 from cache.entry import Entry
 from cache.errors import CacheWriteError, InputChangedError, InvalidInputError, KeyMissingError
@@ -63,8 +63,8 @@ class Writer:
             try:
                 self._use(self._store.read(self.key))
             except KeyMissingError:
-                make_folder(self._folder)
-                self._log = StagingLog(self._folder / LOG_NAME)
+                make_folder(self._folder, self._store.root)
+                self._log = StagingLog(make_file(self._folder / LOG_NAME, self._store.root))
                 stack.callback(self._log.close)
                 self._resume(self._log)
             self._stack = stack.pop_all()
@@ -159,18 +159,13 @@ class Writer:
                 f"key {self.key.digest[:12]}...: {self.next_row} of {self.metadata.expected_rows} input rows "
                 f"consumed, {self._rows} with features: nothing to publish"
             )
-        log.sync()
-        # A name of its own: the builder of a writer that was killed may still be at work on another one.
-        built = temporary_name(self._folder / _BUILT_NAME)
-        proved = run_builder(log.path, built)
-        target = self._store.path_of(self.key)
-        make_folder(target.parent)
-        write_file(target.with_suffix(".json"), canonical_json(dict(self.metadata.provenance)))
-        with write_errors(target, "publishing"):
-            built.chmod(built.stat().st_mode & ~0o222)
-            place_if_absent(built, target)
-            sync_folder(target.parent)
-        entry = self._store.read(self.key, proved=proved)
+        try:
+            entry = self._put_in_place(log)
+        except CacheWriteError:
+            # Where nothing locks, another writer may have published, and removed what both had staged.
+            if self.key not in self._store:
+                raise
+            entry = self._store.read(self.key)
         self._use(entry)
         with contextlib.suppress(CacheWriteError):  # it is published: leftovers are for `drop_abandoned`
             self.discard()
@@ -185,6 +180,20 @@ class Writer:
         if self.published is None:
             self.next_row = 0
 
+    def _put_in_place(self, log: StagingLog) -> Entry:
+        """Build the entry, prove it, and give it its name."""
+        # A name of its own: the builder of a writer that was killed may still be at work on another one.
+        built = temporary_name(self._folder / _BUILT_NAME)
+        proved = run_builder(log.path, built)
+        target = self._store.path_of(self.key)
+        make_folder(target.parent, self._store.root)
+        provenance = canonical_json(dict(self.metadata.provenance))
+        write_file(target.with_suffix(".json"), provenance, self._store.root)
+        with write_errors(target, "publishing"):
+            placed = place_if_absent(sealed(built, self._store.root), target)
+            sync_folder(target.parent)
+        return self._store.read(self.key, proved=proved if placed else None)
+
     def _use(self, entry: Entry) -> None:
         """Take an entry that is in the store as this writer's result."""
         self.published = entry
@@ -193,7 +202,8 @@ class Writer:
     def _resume(self, log: StagingLog) -> None:
         """Go on from what a former writer staged, where it was making the same entry."""
         headers = log.recover()
-        if not headers:
+        if len(headers) < 2:  # nothing, or an opening alone: which columns there are its first batch says
+            log.restart()
             return
         opening = {name: value for name, value in headers[0].items() if name != "arrays"}
         if canonical_json(opening) != canonical_json(self._shared()):

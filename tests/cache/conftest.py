@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from cache import CacheKey, Entry, Store
+from tests.cache.servers import colleague, remote, s3, server, sftp, short_pauses
 
 Make = Callable[..., Entry]
+
+__all__ = ["colleague", "remote", "s3", "server", "sftp", "short_pauses"]
 
 
 def batch(

@@ -33,6 +33,7 @@ def main() -> int:
                     number % 3,
                     [f"image {k}" for k in number],
                     stop=int(number[-1]) + 1,
+                    row_metadata={"group": [f"group {k % 4}" for k in number]},
                 )
                 time.sleep(pause)
             entry = writer.publish()

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+
+from cache import CacheKey, Store
+from cache.remote import Remote
 
 ACCESS_KEY, SECRET_KEY = "penultimate", "correct-horse-battery"
 START_SECONDS = 60.0
@@ -97,6 +105,7 @@ def s3_server(folder: Path) -> Iterator[Server]:
         weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         "-s3", f"-s3.config={config}",
         f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",  # ports of their own, which a second server would want too
         "-master.volumeSizeLimitMB=64", "-volume.max=20",
     ]  # fmt: skip
     options = s3_options(s3, SECRET_KEY)
@@ -171,3 +180,113 @@ def sftp_server(folder: Path) -> Iterator[Server]:
             wrong_credentials=options("stranger"),
             unreachable=(f"sftp://127.0.0.1:{nobody}{data}", options("me")),
         )
+
+
+@dataclass
+class WebServer:
+    """A web server over a folder, and what it sent."""
+
+    url: str
+    sent: list[int] = field(default_factory=list)
+    """Bytes of each answer's body."""
+    dies_after: list[int] = field(default_factory=list)
+    """For the next answers with a body: how many bytes come before the line is cut."""
+
+
+@contextmanager
+def web_server(folder: Path, *, ranges: bool) -> Iterator[WebServer]:
+    """Serve a folder by http; ``ranges``: whether a request for a part is heeded or answered with all."""
+    server = WebServer("")
+
+    class Handler(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            path = Path(self.translate_path(self.path))
+            if not path.is_file():
+                super().do_GET()
+                return
+            body, start = path.read_bytes(), 0
+            asked = self.headers.get("Range", "") if ranges else ""
+            if asked:
+                start = int(asked.removeprefix("bytes=").split("-")[0])
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(len(body) - start))
+            if asked:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.end_headers()
+            dies = len(body) > 10_000 and bool(server.dies_after)
+            piece = body[start : start + server.dies_after.pop(0)] if dies else body[start:]
+            self.wfile.write(piece)
+            server.sent.append(len(piece))
+            if dies:
+                time.sleep(0.2)  # what still lies in the reader's buffers when the line is cut is lost
+                self.close_connection = True
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as web:
+        server.url = f"http://127.0.0.1:{web.server_port}"
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            web.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An S3 server with a bucket."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An sftp server with a folder."""
+    with sftp_server(tmp_path_factory.mktemp("sftp")) as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3", "sftp"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Server:
+    """A free place on each kind of remote."""
+    if request.param == "folder":
+        return Server(url=str(tmp_path / "remote"))
+    whole: Server = request.getfixturevalue(request.param)
+    return replace(whole, url=f"{whole.url}/{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def remote(server: Server, short_pauses: None) -> Remote:
+    """The free place, opened."""
+    return Remote(server.url, server.options)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits before trying again."""
+    monkeypatch.setattr("cache.attempts.FIRST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def colleague(tmp_path: Path) -> Store:
+    """Somebody else's store."""
+    return Store(tmp_path / "colleague", private=tmp_path / "colleague-private")
+
+
+def backend(server: Server) -> tuple[Any, str]:
+    """Return the file system below a remote and its root there."""
+    fs, root = fsspec.core.url_to_fs(server.url, **server.options)
+    fs.invalidate_cache()
+    return fs, root.rstrip("/")
+
+
+def data_path(server: Server, key: CacheKey) -> tuple[Any, str]:
+    """Return where the bytes of a pushed entry lie."""
+    fs, root = backend(server)
+    manifest = json.loads(fs.cat_file(f"{root}/manifests/{key.digest}.json"))
+    return fs, f"{root}/data/{key.digest}/{manifest['sha256']}.h5"

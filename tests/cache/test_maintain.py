@@ -45,6 +45,39 @@ def test_relabelling_keeps_excluded_rows(store: Store) -> None:
     assert new.metadata["expected_rows"] == 8
 
 
+def test_relabelling_with_columns_keeps_none_of_the_old(store: Store, make: Make) -> None:
+    old = make(key=annotated("old"))
+    assert set(old.row_metadata) == {"group", "image_sha256"}
+    wanted = {name: value for name, value in metadata(20).items() if name != "expected_rows"}
+    columns = {"group": ["g"] * 20}
+    new = relabel(store, old.key, annotated("new"), np.array(old.labels), wanted, columns)
+    assert dict(new.row_metadata) == {"group": ("g",) * 20}
+    kept = relabel(store, old.key, annotated("newer"), np.array(old.labels), wanted)
+    assert dict(kept.row_metadata) == dict(old.row_metadata)
+
+
+def test_relabelling_goes_on_behind_what_was_staged(store: Store) -> None:
+    """Input rows and features are out of step behind an excluded row: the order of the inputs tells by how much."""
+    rows, bad = batch(0, 9, 5, 3, False, np.float32), ("bad.jpg", "torn")
+    inputs = [*rows["ids"][:2], bad[0], *rows["ids"][2:]]
+    first = {name: rows[name][:3] for name in ("features", "labels", "ids")}
+    columns = {name: column[:3] for name, column in rows["row_metadata"].items()}
+    for key in ("old", "new"):
+        with store.writer(annotated(key), metadata(10)) as writer:
+            writer.append(**first, row_metadata=columns, stop=4, excluded=[bad])
+            if key == "old":
+                rest = {name: rows[name][3:] for name in ("features", "labels", "ids")}
+                more = {name: column[3:] for name, column in rows["row_metadata"].items()}
+                writer.append(**rest, row_metadata=more, stop=10)
+                old = writer.publish()
+    wanted = {name: value for name, value in metadata(10).items() if name != "expected_rows"}
+    new = relabel(store, old.key, annotated("new"), rows["labels"], wanted, inputs=inputs)
+    assert (new.ids, new.metadata["excluded"]) == (old.ids, (bad,))
+    np.testing.assert_array_equal(new.features, old.features)
+    with pytest.raises(InvalidInputError, match="input rows named are not those of"):
+        relabel(store, old.key, annotated("newer"), rows["labels"], wanted, inputs=inputs[::-1])
+
+
 def test_what_to_collect_is_chosen_by_age_size_and_reference(store: Store, make: Make) -> None:
     for k, split in enumerate(("train", "validation", "test")):
         path = make(split=split).path
