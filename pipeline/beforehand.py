@@ -21,6 +21,12 @@ def check_choice(plan: Plan, asked: Sequence[Stage], only: str | None) -> None:
         raise StudyError(f"--only {only!r} matches none of {len(names)} jobs, such as {names[0]}")
 
 
+def check_pins(plan: Plan) -> None:
+    """Refuse a study whose pins cannot be kept on this machine."""
+    if plan.conflicts:
+        raise StudyError(plan.conflicts)
+
+
 def job_pattern(only: str | None) -> re.Pattern[str]:
     """Compile --only, or say what is wrong with it."""
     try:

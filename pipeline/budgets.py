@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Budget, TrainTable
+from pipeline.tables import Budget, TrainTable
 from stages.records import TrainRecipe
 
 
@@ -52,8 +52,9 @@ BUDGETS: Mapping[str, Mapping[Budget, Mapping[str, Any]]] = {
 """What a budget means, per regime."""
 
 RECIPE_FIELDS = (
-    "steps batch_size micro_batch_size image_size evaluation_crop crop_scale crop_ratio "
-    "horizontal_flip precision device num_workers"
+    "steps batch_size micro_batch_size momentum batch_norm_momentum decay_everything dropout label_smoothing "
+    "classifier_std image_size evaluation_crop crop_scale crop_ratio horizontal_flip validation_curve "
+    "precision device num_workers image_memory tensorboard"
 ).split()
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+import functools
 import importlib.util
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -25,6 +25,7 @@ from pipeline.errors import (
 if TYPE_CHECKING:
     from pipeline.config import Study
     from pipeline.jobs import Stage
+    from pipeline.plan import Plan
     from pipeline.run import Outcome
 
 EPILOG = (
@@ -79,7 +80,18 @@ stage_command(
 )
 stage_command("fine-tune", ("fine-tune",), "Stage three: fine-tune every backbone from its weights.")
 stage_command("scratch", ("scratch",), "Stage three: train every backbone from random initialisation.")
-stage_command("join", ("join",), "Stage three: join all results into scores, statistics, figures and report.")
+
+
+@cli.command("join")
+@study_argument
+@click.option("--format", "format_", type=click.Choice(["text", "md"]), default="text",
+              help="What to print: a short table, or the report in Markdown for a pull request.")  # fmt: skip
+@run_options
+def join_command(study: Path, format_: str, **options: Any) -> None:
+    """Stage three: join all results into scores, statistics, figures and report."""
+    from pipeline.config import load_study
+
+    _run(load_study(study), ("join",), markdown=format_ == "md", **options)
 
 
 @cli.command()
@@ -104,18 +116,21 @@ def _run(
     rehash: bool,
     as_json: bool,
     quiet: bool,
+    markdown: bool = False,
 ) -> None:
     """Run stages and say what came out; the exit status tells whether all jobs are done."""
+    from pipeline.ask import settled
     from pipeline.progress import Reporter
     from pipeline.run import run
-    from pipeline.show import outcome_json, outcome_text
+    from pipeline.show import outcome_json, outcome_markdown, outcome_text
 
     reporter = Reporter(quiet=quiet or as_json)
-    outcome = run(study, stages, only=only, workers=jobs, rehash=rehash, reporter=reporter)
+    job = functools.partial(run, stages=stages, only=only, workers=jobs, rehash=rehash, reporter=reporter)
+    outcome = settled(study, job, quiet=quiet or as_json)
     if as_json:
         print_json(outcome_json(outcome))
     else:
-        text = outcome_text(outcome)
+        text = outcome_markdown(outcome) if markdown else outcome_text(outcome)
         click.echo(text, err=quiet) if text and not (quiet and not outcome.failed) else None
     sys.exit(_status(outcome))
 
@@ -159,17 +174,25 @@ def plan(study: Path, as_json: bool, quiet: bool) -> None:
 
 def _show_plan(path: Path, *, as_json: bool, quiet: bool, every_job: bool) -> None:
     """Print a plan."""
+    from pipeline.ask import settled
+    from pipeline.beforehand import check_pins
     from pipeline.config import load_study
     from pipeline.plan import plan as make_plan
     from pipeline.progress import Reporter
     from pipeline.show import plan_json, plan_text
 
-    with Reporter(quiet=quiet or as_json).bar("hashing images", "images") as progress:
-        current = make_plan(load_study(path), stages=("probe", "join"), progress=progress)
+    reporter = Reporter(quiet=quiet or as_json)
+
+    def planned(study: Study) -> Plan:
+        with reporter.bar("hashing images", "images") as progress:
+            return make_plan(study, stages=("probe", "join"), progress=progress, notify=reporter.say)
+
+    current = settled(load_study(path), planned, quiet=quiet or as_json)
     if as_json:
         print_json(plan_json(current))
     elif not quiet:
         click.echo(plan_text(current, every_job=every_job))
+    check_pins(current)
 
 
 @cli.command()
@@ -201,58 +224,19 @@ def datasets(as_json: bool, quiet: bool) -> None:
         click.echo('\nyour own: source = "csv:split.csv" (path,label,split[,group]) or "folder:images"')
 
 
-@cli.command()
-@click.argument("probe", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--weights", help="The backbone's weights, where the probe's own are not found: file:PATH, ...")
-@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="Classes per image.")
-@output_options
-def predict(
-    probe: Path, images: tuple[Path, ...], weights: str | None, top: int, as_json: bool, quiet: bool
-) -> None:
-    """Classify IMAGES (files or folders) with a fitted PROBE (a .safetensors of results/linear_probe).
-
-    Prints a csv: path, class, probability.
-    """
-    from pipeline.predict import predict as classify
-    from pipeline.progress import Reporter
-
-    reporter = Reporter(quiet=quiet or as_json)
-    predictions = classify(probe, images, weights=weights, top=top, reporter=reporter)
-    if as_json:
-        print_json(predictions)
-    else:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["path", "class", "probability"])
-        writer.writerows([p["path"], p["class"], f"{p['probability']:.6f}"] for p in predictions)
-
-
-@cli.command()
-@click.argument("stage", type=click.Choice(["extract", "probe", "train"]))
-@click.option(
-    "--images", type=click.IntRange(min=32), default=256, show_default=True, help="How many images."
-)
-@output_options
-def bench(stage: Literal["extract", "probe", "train"], images: int, as_json: bool, quiet: bool) -> None:
-    """Measure a STAGE beside the plain way to do it, both in one run, and print the ratio."""
-    from pipeline.bench import bench as measure
-    from pipeline.show import rows_text
-
-    rows = measure(stage, images=images)
-    if as_json:
-        print_json(rows)
-    elif not quiet:
-        click.echo(rows_text(rows))
-
-
-def _add_cache_commands() -> None:
-    """Add the group `penultimate cache`."""
+def _add_commands() -> None:
+    """Add the group `penultimate cache` and what runs beside studies."""
+    from pipeline.cli_beside import bench, predict
     from pipeline.cli_cache import cache
+    from pipeline.cli_pins import pin, remove
 
-    cli.add_command(cache)
+    for command in (predict, bench, cache):
+        cli.add_command(command)
+    for command in (pin, remove):
+        cache.add_command(command)
 
 
-_add_cache_commands()
+_add_commands()
 
 
 def main() -> NoReturn:
@@ -276,7 +260,8 @@ def main() -> NoReturn:
 
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:
-    """Treat SIGTERM (preemption, a scheduler's end) as Ctrl-C."""
+    """Treat SIGTERM (preemption, a scheduler's end) as Ctrl-C; a second one must not break off the saving."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -292,10 +277,11 @@ def _exit_with(error: Exception) -> NoReturn:
 
 def _status_of(error: Exception) -> int | None:
     """Return the exit status of an error, None for one that nobody foresaw."""
-    from cache import CacheError, CacheWriteError, LockTimeoutError, RemoteError
+    from cache import CacheError, CacheReadError, CacheWriteError, LockTimeoutError, RemoteError
     from stages.errors import InputError, MissingExtraError
 
-    if isinstance(error, CacheWriteError | LockTimeoutError | RemoteError | SurroundingsError):
+    surroundings = (CacheReadError, CacheWriteError, LockTimeoutError, RemoteError, SurroundingsError)
+    if isinstance(error, surroundings):
         return EXIT_SURROUNDINGS
     if isinstance(error, InputError | MissingExtraError | CacheError):
         return EXIT_INPUT

@@ -131,6 +131,7 @@ def _transfer(name: str, about: str) -> None:
         dry_run: bool,
         as_json: bool,
         quiet: bool,
+        verify: bool = False,
     ) -> None:
         from pipeline.progress import Reporter
         from pipeline.share import transfer
@@ -138,12 +139,24 @@ def _transfer(name: str, about: str) -> None:
 
         store, reporter = _open(quiet or as_json), Reporter(quiet=quiet or as_json)
         rows = transfer(
-            name, store, remote, _parse(coordinates), keys, study, dry_run=dry_run, reporter=reporter
+            name,
+            store,
+            remote,
+            _parse(coordinates),
+            keys,
+            study,
+            dry_run=dry_run,
+            verify=verify,
+            reporter=reporter,
         )
         if as_json:
             print_json(rows)
         elif not quiet:
             click.echo(rows_text([{**row, "key": row["key"][:12]} for row in rows]) or "nothing to do")
+
+    if name == "push":
+        help_text = "Read again what REMOTE holds, and replace what is damaged there."
+        click.option("--verify", is_flag=True, help=help_text)(command)
 
 
 _transfer(

@@ -2,19 +2,31 @@
 
 A worker that dies (killed, out of memory, a crash in native code) takes its pool with it. The jobs that
 were under way are then run again one at a time, each in a process of its own, so that the one that kills
-its worker is found and costs nobody else's result.
+its worker is found and costs nobody else's result; the others get a fresh pool.
+
+A run that is broken off asks its workers to end (`pipeline.worker`) and waits for what they have to save.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, TypeVar
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.worker import ENDING, enter, work
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
 Outcome = Any
 """What the function returned, or the exception it raised."""
+
+_PATIENCE_SECONDS = 300.0
+"""For jobs that are broken off to save what they have: longer than a training step on a slow core."""
 
 
 def worker_count(asked: int | None) -> int:
@@ -45,14 +57,16 @@ def run_jobs(function: Callable[[T], Any], jobs: Sequence[T], *, workers: int) -
         for job in jobs:
             yield job, _outcome(function, job)
         return
-    unfinished = yield from _run_pool(function, list(jobs), workers)
-    for job in unfinished:
-        left = yield from _run_pool(function, [job], 1)
-        if left:
-            yield (
-                job,
-                RuntimeError("its worker died: killed, out of memory, or a crash in native code"),
-            )
+    pending = list(jobs)
+    while pending:
+        unfinished = yield from _run_pool(function, pending, workers)
+        suspects = 2 * workers + 1  # the pool hands out that many jobs at once, in order
+        for job in unfinished[:suspects]:
+            left = yield from _run_pool(function, [job], 1)
+            if left:
+                died = "its worker died: killed, out of memory, or a crash in native code"
+                yield job, RuntimeError(died)
+        pending = unfinished[suspects:]
 
 
 def _outcome(function: Callable[[T], Any], job: T) -> Outcome:
@@ -75,20 +89,50 @@ def _run_pool(
     workers = min(workers, len(jobs))
     threads = max(1, worker_count(None) // workers)
     pool = ProcessPoolExecutor(
-        max_workers=workers, env=thread_limits(threads), initializer=_limit_threads, initargs=(threads,)
+        max_workers=workers, env=thread_limits(threads), initializer=enter, initargs=(threads, os.getpid())
     )
+    futures: dict[Future[Any], T] = {}
     unfinished = []
     try:
-        futures = {pool.submit(function, job): job for job in jobs}
+        with _signals_blocked():
+            for job in jobs:
+                futures[pool.submit(work, function, job)] = job
         for future in as_completed(futures):
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
-                unfinished.append(futures[future])
+                unfinished.append(future)
+            elif isinstance(error, KeyboardInterrupt):
+                raise error
             else:
                 yield futures[future], error if error is not None else future.result()
+    except BaseException:
+        _end_workers(futures)
+        raise
     finally:
         pool.shutdown(wait=True, kill_workers=True)
-    return unfinished
+    return [job for future, job in futures.items() if future in unfinished]
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Hold signals back while processes start, for them too: `enter` lets them through once they are awaited."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_workers(futures: Iterable[Future[Any]]) -> None:
+    """Ask the workers to end, and wait until what is under way has saved what it has."""
+    from concurrent.futures import wait
+    from multiprocessing import active_children
+
+    for future in futures:
+        future.cancel()
+    for process in active_children():
+        process.terminate()
+    wait(list(futures), timeout=_PATIENCE_SECONDS)
 
 
 def thread_limits(threads: int) -> dict[str, str]:
@@ -99,10 +143,3 @@ def thread_limits(threads: int) -> dict[str, str]:
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**dict.fromkeys(names, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def _limit_threads(threads: int) -> None:
-    """Limit libraries that were loaded before the environment could tell them."""
-    import threadpoolctl
-
-    threadpoolctl.threadpool_limits(limits=threads)

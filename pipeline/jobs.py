@@ -51,6 +51,10 @@ class ExtractJob:
     device: str
     key: str | None
     """Digest of the cache key; None while the weights are not on this machine."""
+    twins: tuple[str, ...] = ()
+    """Keys of cached entries that differ in labels, class names or groups alone: their features are these."""
+    content_digest: str | None = None
+    """The values that the study pins; None where it pins none."""
     stage: Stage = "extract"
 
 
@@ -71,6 +75,8 @@ class ProbeJob:
     spec: Mapping[str, Any]
     columns: Mapping[str, Any]
     """What the job knows of its row of scores.csv."""
+    content_digests: Mapping[SplitName, str] = field(default_factory=dict)
+    """The values that the study pins, of the splits that it pins."""
     stage: Stage = "probe"
 
 
@@ -92,6 +98,8 @@ class TrainJob:
     columns: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     """What the choice of the grid point wants a reader to know."""
+    checkpoint_minutes: float = 10.0
+    keep_weights: bool = False
 
     @property
     def stage(self) -> Stage:

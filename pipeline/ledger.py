@@ -118,6 +118,12 @@ class Ledger:
         failed = {job: record for job, record in last.items() if record.status == "failed"}
         return History(finished, failed)
 
+    def has_finished(self, regime: str, job: str, spec: Mapping[str, Any]) -> bool:
+        """Return whether the newest finished attempt at a job was made from this spec."""
+        paths = sorted((self.results / regime).glob(f"{file_stem(job)}.a*.json"), key=_attempt)
+        finished = [record for record in map(_read, paths) if record.status != "failed"]
+        return bool(finished) and finished[-1].spec_digest == sha256_of(spec)
+
     def write(
         self,
         regime: str,

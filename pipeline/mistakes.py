@@ -7,19 +7,22 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline import config
+from pipeline import tables
+from pipeline.config import Study
+from pipeline.pins import pin_mistakes
 from stages.names import did_you_mean
 
-TABLES: Mapping[str, type[config.Table]] = {
-    "study": config.StudyTable,
-    "backbone": config.BackboneTable,
-    "dataset": config.DatasetTable,
-    "extract": config.ExtractTable,
-    "probe": config.ProbeTable,
-    "lambdas": config.LambdaGrid,
-    "fine_tune": config.TrainTable,
-    "from_scratch": config.TrainTable,
-    "report": config.ReportTable,
+TABLES: Mapping[str, type[tables.Table]] = {
+    "study": tables.StudyTable,
+    "backbone": tables.BackboneTable,
+    "dataset": tables.DatasetTable,
+    "extract": tables.ExtractTable,
+    "probe": tables.ProbeTable,
+    "lambdas": tables.LambdaGrid,
+    "fine_tune": tables.TrainTable,
+    "from_scratch": tables.TrainTable,
+    "report": tables.ReportTable,
+    "pin": tables.PinTable,
 }
 """The table behind each key of the study file."""
 
@@ -49,12 +52,12 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that are known where an unknown one stood."""
-    model: type[BaseModel] = config.Study
+    model: type[BaseModel] = Study
     for part in location[:-1]:
         if isinstance(part, str):
             model = TABLES.get(part, model)
     keys = [name for name, field in model.model_fields.items() if not field.exclude]
-    return [*keys, "backbones", "datasets"] if model is config.Study else keys
+    return [*keys, "backbones", "datasets"] if model is Study else keys
 
 
 def unknown_backbones(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -78,7 +81,7 @@ def _unknown_backbone(i: int, name: str) -> Iterator[str]:
         yield f"backbone[{i}].name: {error}"
 
 
-def name_mistakes(study: config.Study) -> Iterator[str]:
+def name_mistakes(study: Study) -> Iterator[str]:
     """Unknown backbones, and names that stand for two things."""
     seen: set[str] = set()
     for i, backbone in enumerate(study.backbone, start=1):
@@ -92,3 +95,4 @@ def name_mistakes(study: config.Study) -> Iterator[str]:
         if dataset.name in seen:
             yield f"dataset[{i}].name: {dataset.name!r} is used twice; every data set needs its own name"
         seen.add(dataset.name)
+    yield from pin_mistakes(study)

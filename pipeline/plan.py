@@ -6,21 +6,24 @@ network and imports no torch. Running is another module's.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from cache import CacheKey, Store
+from cache import KeyMissingError, Store
+from cache.locks import silent
+from pipeline.choices import AmbiguousEntriesError
 from pipeline.config import Study
 from pipeline.jobs import STAGES, ExtractJob, Planned, Stage
 from pipeline.ledger import Ledger
 from pipeline.plan_probes import plan_probes
 from pipeline.plan_training import plan_regime
-from pipeline.resolve import Images, Resolved, open_store, resolve, with_network, without
-from stages.extract.recipe import ingredients
-from stages.records import Backbone, Progress, SplitName
+from pipeline.resolve import Images, Resolved, without
+from pipeline.survey import Survey, survey
+from stages.records import Progress
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Plan:
     resolved: Resolved
     notes: tuple[str, ...]
     """What a reader must know of the data sets as they were read."""
+    conflicts: tuple[str, ...]
+    """What stands between the study's pins and this machine, one line each."""
 
     def of(self, stage: Stage) -> tuple[Planned, ...]:
         """Return the jobs of one stage."""
@@ -50,6 +55,7 @@ def plan(
     rehash: bool = False,
     weights_sha256: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
+    notify: Callable[[str], None] = silent,
 ) -> Plan:
     """Compare what a study asks for with what is there.
 
@@ -68,6 +74,8 @@ def plan(
         Hashes of weights that only running code can tell, by backbone label.
     progress : Progress, optional
         Told about hashing, the one slow part.
+    notify : callable, optional
+        Gets one line for each cached entry that is found damaged, and set aside, on the way.
 
     Returns
     -------
@@ -77,6 +85,8 @@ def plan(
     ------
     StudyError
         With one line per mistake in data sets and backbones.
+    AmbiguousEntriesError
+        Several cached entries match, and neither images nor pins tell which is meant.
 
     Examples
     --------
@@ -90,28 +100,38 @@ def plan(
     [('extract/resnet18/digits/train', 'missing'), ('extract/resnet18/digits/test', 'missing')]
     """
     need_images = any(stage in stages for stage in ("extract", "fine-tune", "scratch"))
-    resolved = resolve(study, root=root, need_images=need_images, rehash=rehash, progress=progress)
-    resolved = replace(resolved, backbones=tuple(_known(b, weights_sha256) for b in resolved.backbones))
-    store, history = open_store(root), Ledger(study.output).history()
-    jobs = list(_plan_extraction(study, resolved, store))
-    keys = {
-        (p.job.backbone.label, p.job.dataset, p.job.split.name): p.job.key
-        for p in jobs
-        if isinstance(p.job, ExtractJob)
-    }
+    found = survey(
+        study,
+        need_images=need_images,
+        root=root,
+        rehash=rehash,
+        weights_sha256=weights_sha256,
+        progress=progress,
+        notify=notify,
+    )
+    resolved, store, history = found.resolved, found.shelf.store, Ledger(study.output).history()
+    jobs = list(found.extraction)
     notes = [
         f"{name}: {note}" for name, images in resolved.images.items() for note in images.dataset.notes
     ] + [f"{name}: images are not on this machine ({why}); cached features are found by name"
          for name, why in resolved.absent.items()]  # fmt: skip
     notes += [note for name, images in resolved.images.items() for note in _twins(name, images)]
     if study.probe.enabled:
-        jobs += plan_probes(study, resolved, store, keys, history)
+        _refuse_doubt(study, found)
+        jobs += plan_probes(study, resolved, found.located, store, history)
     readable = _readable(study, resolved, jobs, store)
     for regime in ("fine_tune", "from_scratch"):
         table = study.training(regime)
         if table is not None:
             jobs += plan_regime(study, regime, table, readable, history)
-    return Plan(study, tuple(jobs), resolved, tuple(notes))
+    return Plan(study, tuple(jobs), resolved, tuple(notes), tuple(found.conflicts.values()))
+
+
+def _refuse_doubt(study: Study, found: Survey) -> None:
+    """Refuse to guess where several entries match; all questions are put at once."""
+    choices = [located.choice for located in found.located.values() if located.choice is not None]
+    if choices:
+        raise AmbiguousEntriesError(choices, study.file, tuple(found.conflicts.values()))
 
 
 def _twins(name: str, images: Images) -> Iterator[str]:
@@ -126,26 +146,22 @@ def _twins(name: str, images: Images) -> Iterator[str]:
             yield f"{name}: {len(twins)} images of {other} are byte-identical to images of {one}, such as {example}"
 
 
-def _known(backbone: Backbone, weights_sha256: Mapping[str, str]) -> Backbone:
-    """Fill in the hash of weights that running code has told."""
-    sha256 = weights_sha256.get(backbone.label)
-    return replace(backbone, weights=replace(backbone.weights, sha256=sha256)) if sha256 else backbone
-
-
 def _readable(study: Study, resolved: Resolved, jobs: Sequence[Planned], store: Store) -> Resolved:
     """Leave the images out of training that extraction could not read, where the policy is to exclude.
 
     Which ones they are stands in the cached entries; until a data set has been extracted through one
     backbone at least, its training waits.
     """
-    if study.extract.on_bad_image == "error":
+    if study.extract.on_bad_image == "error" or not (study.fine_tune or study.from_scratch):
         return resolved
     excluded: dict[tuple[str, str], set[str]] = {}
     for planned in jobs:
         if isinstance(planned.job, ExtractJob) and planned.state == "done" and planned.job.key:
             place = planned.job.dataset, planned.job.split.name
             if place not in excluded:
-                excluded[place] = {id_ for id_, _ in store.read(planned.job.key).metadata["excluded"]}
+                with contextlib.suppress(KeyMissingError):  # damaged: the next plan has it extracted again
+                    entry = store.read(planned.job.key)
+                    excluded[place] = {id_ for id_, _ in entry.metadata["excluded"]}
     images, absent = {}, dict(resolved.absent)
     for name, all_images in resolved.images.items():
         if all((name, split) in excluded for split in all_images.dataset.splits):
@@ -153,47 +169,3 @@ def _readable(study: Study, resolved: Resolved, jobs: Sequence[Planned], store: 
         else:
             absent[name] = "which images cannot be read is known once its features are extracted"
     return replace(resolved, images=images, absent=absent)
-
-
-def _plan_extraction(study: Study, resolved: Resolved, store: Store) -> Iterator[Planned]:
-    """One job per backbone, data set and split whose images are here."""
-    settings = study.extract
-    for backbone in with_network(resolved):
-        for name, images in resolved.images.items():
-            for split_name, split in images.dataset.splits.items():
-                key = entry_key(study, backbone, images, split_name)
-                job = ExtractJob(
-                    name=f"extract/{backbone.label}/{name}/{split_name}",
-                    backbone=backbone,
-                    dataset=name,
-                    split=split,
-                    image_sha256=images.image_sha256[split_name],
-                    class_names=images.dataset.class_names,
-                    multi_label=images.dataset.multi_label,
-                    precision=settings.precision,
-                    on_bad_image=settings.on_bad_image,
-                    batch_size=settings.batch_size,
-                    num_workers=settings.num_workers,
-                    device=settings.device,
-                    key=key,
-                )
-                if key is not None and key in store:
-                    yield Planned(job.name, "extract", "done", f"cached as {key[:12]}", job)
-                else:
-                    why = "its weights are fetched first" if key is None else "not in the cache"
-                    yield Planned(job.name, "extract", "missing", why, job)
-
-
-def entry_key(study: Study, backbone: Backbone, images: Images, split: SplitName) -> str | None:
-    """Return the digest of the cache key of a split's features; None while the weights are unknown."""
-    if backbone.weights.sha256 is None:
-        return None
-    parts = ingredients(
-        backbone,
-        images.dataset.splits[split],
-        images.image_sha256[split],
-        images.dataset.class_names,
-        precision=study.extract.precision,
-        on_bad_image=study.extract.on_bad_image,
-    )
-    return CacheKey.from_ingredients(parts).digest

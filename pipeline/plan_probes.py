@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cache import Store
 from pipeline.config import Study
-from pipeline.errors import StudyError
-from pipeline.jobs import Planned, ProbeJob
+from pipeline.jobs import Planned, ProbeJob, State
 from pipeline.ledger import History
-from pipeline.resolve import Images, Resolved
+from pipeline.locate import Located
+from pipeline.pins import Spot
+from pipeline.resolve import Resolved
 from pipeline.states import score_columns, state_of
-from stages.extract.recipe import coordinates
-from stages.records import SPLITS, Backbone, Metric, SplitName
+from stages.records import Backbone, Metric, SplitName
 
 PROBE_RECIPE = 1
 """Grows when the same features and settings would give another probe."""
@@ -22,8 +23,8 @@ PROBE_RECIPE = 1
 def plan_probes(
     study: Study,
     resolved: Resolved,
+    located: Mapping[Spot, Located],
     store: Store,
-    keys: Mapping[tuple[str, str, SplitName], str | None],
     history: History,
 ) -> Iterator[Planned]:
     """One job per backbone and data set, once all its features are cached."""
@@ -32,15 +33,49 @@ def plan_probes(
             name = f"probe/{backbone.label}/{table.name}"
             columns = score_columns(study, backbone, table.name, "linear_probe", seed=study.probe.seed)
             images = resolved.images.get(table.name)
-            entries = _cached(study, backbone, table.name, images, keys, store)
-            if not set(images.dataset.splits if images else ("train", "test")) <= set(entries):
+            found = {
+                spot[2]: entry for spot, entry in located.items() if spot[:2] == (backbone.label, table.name)
+            }
+            entries = {split: entry.key for split, entry in found.items() if entry.key is not None}
+            needed = set(images.dataset.splits if images else ("train", "test"))
+            pinned = {split for split, entry in found.items() if entry.pin is not None}
+            if not needed | pinned <= set(entries):
                 where = "run extract first" if images else f"{resolved.absent[table.name]}; pull its features"
-                yield Planned(name, "probe", "waiting", f"features not cached: {where}", columns=columns)
+                why = _lacking(found) or f"features not cached: {where}"
+                yield Planned(name, "probe", "waiting", why, columns=columns)
                 continue
             metric = images.dataset.metric if images else table.metric or _default_metric(store, entries)
             job = _probe_job(study, name, backbone, table.name, metric, entries, columns)
+            job = replace(job, content_digests=_pinned_values(found))
             state, why = state_of(job, history)
+            if state == "done":
+                state, why = _from_other_values(job, history) or (state, why)
             yield Planned(name, "probe", state, why, job, columns)
+
+
+def _lacking(found: Mapping[SplitName, Located]) -> str:
+    """Say what keeps a probe waiting that is more than features not yet cached."""
+    conflicts = [entry.conflict for entry in found.values() if entry.conflict]
+    lacking = [f"{split}: {entry.lacking}" for split, entry in found.items() if entry.lacking]
+    return "; ".join([*conflicts, *lacking, *(["extract or pull it"] if lacking else [])])
+
+
+def _pinned_values(found: Mapping[SplitName, Located]) -> dict[SplitName, str]:
+    """Return the content digests that the study pins."""
+    return {
+        split: entry.pin.content_digest
+        for split, entry in found.items()
+        if entry.pin is not None and entry.pin.content_digest is not None
+    }
+
+
+def _from_other_values(job: ProbeJob, history: History) -> tuple[State, str] | None:
+    """Find out that a result was made from other bytes than those that are pinned now."""
+    used = history.finished[job.name].result.get("content_digests", {})
+    for split, digest in job.content_digests.items():
+        if used.get(split) != digest:
+            return "stale", f"made from other values of {split} than the pinned {digest[:12]}"
+    return None
 
 
 def _probe_job(
@@ -79,50 +114,3 @@ def _probe_job(
 def _default_metric(store: Store, entries: Mapping[SplitName, str]) -> Metric:
     """Return the metric that labels of this kind have where the study names none."""
     return "map_11_point" if store.info(entries["test"]).multi_label else "top_1"
-
-
-def _cached(
-    study: Study,
-    backbone: Backbone,
-    dataset: str,
-    images: Images | None,
-    keys: Mapping[tuple[str, str, SplitName], str | None],
-    store: Store,
-) -> dict[SplitName, str]:
-    """Return the keys of the splits whose features are cached.
-
-    Where images and weights are here the keys are known. Where one of them is not, entries are found by
-    their human coordinates; with the images here, their rows and image hashes must match.
-    """
-    cached: dict[SplitName, str] = {}
-    for split in images.dataset.splits if images else SPLITS:
-        key = keys.get((backbone.label, dataset, split))
-        wanted = wanted_coordinates(study, backbone, dataset, split)
-        found = [key] if key else [info.key for info in store.find(**wanted)]
-        if images is not None and key is None and backbone.weights.kind != "cached":
-            found = [digest for digest in found if _same_rows(store, digest, images, split)]
-        if len(found) > 1:
-            raise StudyError(
-                f"{dataset}/{split} through {backbone.label}: {len(found)} cached entries match "
-                f"({', '.join(digest[:12] for digest in found)}) and nothing here tells which is meant; "
-                "see `penultimate cache list`"
-            )
-        if found and found[0] in store:
-            cached[split] = found[0]
-    return cached
-
-
-def wanted_coordinates(study: Study, backbone: Backbone, dataset: str, split: SplitName) -> dict[str, str]:
-    """Return what a split's features are found by; imported ones by their names alone."""
-    if backbone.weights.kind == "cached":
-        return {"backbone": backbone.label, "dataset": dataset, "split": split}
-    return coordinates(backbone, dataset, split, precision=study.extract.precision)
-
-
-def _same_rows(store: Store, key: str, images: Images, split: SplitName) -> bool:
-    """Whether an entry was made from these very images."""
-    samples = store.read(key).key.ingredients.get("samples")
-    ids, digests = images.dataset.splits[split].ids, images.image_sha256[split]
-    return samples is not None and [list(pair) for pair in samples] == [
-        list(p) for p in zip(ids, digests, strict=True)
-    ]

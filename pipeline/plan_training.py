@@ -12,20 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.budgets import grid_of, recipe_of
-from pipeline.config import Study, TrainTable
+from pipeline.config import Study
+from pipeline.errors import StudyError
 from pipeline.jobs import STAGE_OF_REGIME, Planned, TrainJob
 from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved, images_digest, with_network
 from pipeline.states import score_columns, state_of
-from stages.records import Backbone, Dataset, Regime, SplitName, TrainRecipe
+from pipeline.tables import TrainTable
+from stages.records import WITHOUT_EFFECT, Backbone, Dataset, Regime, SplitName, TrainRecipe
 from stages.splitting import hold_out
 from stages.train.grid import GridPoint, Selection, grid, select
 
 EVERY_POINT_DIVERGED = "every grid point diverged"
 """Why a final training waits for ever; the join shows the cell as diverged."""
-
-WITHOUT_EFFECT = ("device", "num_workers", "image_memory", "validation_curve")
-"""Fields of a recipe that change how a result is come by, and not the result."""
 
 TRAIN_RECIPE = 1
 """Grows when the same ingredients would train to another result."""
@@ -82,6 +81,8 @@ class _Cell:
                 "score_on": score_on,
             },
             columns=columns,
+            checkpoint_minutes=self.table.checkpoint_minutes,
+            keep_weights=final and self.table.keep_weights,
         )
 
 
@@ -129,6 +130,11 @@ def _cell(study: Study, regime: Regime, table: TrainTable, backbone: Backbone, i
     learning_rates, weight_decays = grid_of(table, regime)
     recipe = recipe_of(table, regime)
     dataset = images.dataset
+    if table.label_smoothing and dataset.multi_label:
+        raise StudyError(
+            f"{regime}.label_smoothing {table.label_smoothing:g} means nothing for the multi-label set "
+            f"{dataset.name!r}: leave it out, or put that set into a study of its own"
+        )
     needs_validation = len(learning_rates) * len(weight_decays) > 1
     if needs_validation and "validation" not in dataset.splits:
         dataset = with_validation(images, table.validation_fraction, seed=table.seeds[0])

@@ -16,7 +16,7 @@ from pipeline.progress import SILENT, Reporter
 from pipeline.resolve import cache_root
 from stages.backbones import resolve
 from stages.datasets.folder_source import IMAGE_SUFFIXES
-from stages.errors import WeightsError
+from stages.errors import DatasetError, WeightsError
 from stages.probe.saved import SavedProbe, load_probe
 from stages.records import Backbone, Split
 
@@ -47,14 +47,15 @@ def predict(
     Returns
     -------
     list of dict
-        ``path``, ``class``, ``probability``; ``top`` items an image.
+        ``path``, ``class``, ``probability``; ``top`` items an image, in the order of the images. An image
+        that cannot be read has one item, with None for class and probability and the reason as ``error``.
 
     Raises
     ------
     StudyError
         No images.
-    ProbeError, WeightsError, BadImageError
-        The probe, the weights or an image cannot be used.
+    ProbeError, WeightsError
+        The probe or the weights cannot be used.
 
     Examples
     --------
@@ -64,13 +65,20 @@ def predict(
     saved = load_probe(probe)
     paths = _paths(images)
     backbone = _backbone(saved, weights)
-    probabilities = saved.probabilities(_features(saved, backbone, paths, reporter))
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    return [
-        {"path": str(path), "class": saved.class_names[k], "probability": float(probabilities[i, k])}
-        for i, path in enumerate(paths)
-        for k in best[i]
-    ]
+    features, rows, unreadable = _features(saved, backbone, paths, reporter)
+    items: dict[int, list[dict[str, Any]]] = {
+        i: [{"path": str(paths[i]), "class": None, "probability": None, "error": reason}]
+        for i, reason in unreadable.items()
+    }
+    if rows:
+        probabilities = saved.probabilities(np.concatenate(features))
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+        for row, scores, order in zip(rows, probabilities, best, strict=True):
+            path = str(paths[row])
+            items[row] = [
+                {"path": path, "class": saved.class_names[k], "probability": float(scores[k])} for k in order
+            ]
+    return [item for i in range(len(paths)) for item in items[i]]
 
 
 def _paths(images: Iterable[Path]) -> tuple[Path, ...]:
@@ -121,15 +129,30 @@ def _backbone(saved: SavedProbe, weights: str | None) -> Backbone:
 
 def _features(
     saved: SavedProbe, backbone: Backbone, paths: tuple[Path, ...], reporter: Reporter
-) -> np.ndarray[Any, Any]:
-    """Extract the features of the images; labels are not known and not used."""
+) -> tuple[list[np.ndarray[Any, Any]], list[int], dict[int, str]]:
+    """Extract the features of the images; labels are not known and not used.
+
+    Returns batches of features, the positions of the images they belong to, and the reasons why the others
+    have none.
+    """
     from stages.extract import extract_features
 
-    names = tuple(str(path) for path in paths)
+    names = tuple(map(str, range(len(paths))))
     split = Split("test", names, paths, np.zeros(len(paths), dtype=np.int64))
     precision = json.loads(saved.metadata["ingredients"])["precision"]
+    features: list[np.ndarray[Any, Any]] = []
+    rows: list[int] = []
+    unreadable: dict[int, str] = {}
     with reporter.bar("features", "images") as progress:
-        batches = [
-            b.features for b in extract_features(backbone, split, precision=precision, progress=progress)
-        ]
-    return np.concatenate(batches)
+        batches = extract_features(
+            backbone, split, precision=precision, on_bad_image="exclude", progress=progress
+        )
+        try:
+            for batch in batches:
+                features.append(batch.features)
+                rows += batch.rows.tolist()
+                unreadable.update((int(name), reason) for name, reason in batch.excluded)
+        except DatasetError:
+            if len(unreadable) < len(paths):  # said at the end of a split without one readable image
+                raise
+    return features, rows, unreadable

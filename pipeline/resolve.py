@@ -15,8 +15,9 @@ import numpy as np
 from cache import FileDigests, InvalidInputError, Store, sha256_of
 from cache.locks import silent
 from cache.names import check_class_names, check_text
-from pipeline.config import BackboneTable, DatasetTable, Study
+from pipeline.config import Study
 from pipeline.errors import StudyError
+from pipeline.tables import BackboneTable, DatasetTable
 from stages.backbones import resolve as resolve_backbone
 from stages.datasets import load_dataset
 from stages.errors import DatasetAbsentError, DatasetError, InputError

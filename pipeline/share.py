@@ -13,6 +13,7 @@ from pipeline.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from cache.remote import Remote
+    from cache.share import Manifest
 
 Rows = list[dict[str, Any]]
 
@@ -82,12 +83,15 @@ def chosen(
 
 def keys_of_study(study: Path) -> list[str]:
     """Return the entries of a study that are cached here."""
+    from pipeline.beforehand import check_pins
     from pipeline.config import load_study
     from pipeline.jobs import ExtractJob, ProbeJob
     from pipeline.plan import plan
 
+    current = plan(load_study(study), stages=("probe",))
+    check_pins(current)
     keys = []
-    for planned in plan(load_study(study), stages=("probe",)).jobs:
+    for planned in current.jobs:
         if isinstance(planned.job, ProbeJob):
             keys += list(planned.job.entries.values())
         elif isinstance(planned.job, ExtractJob) and planned.state == "done" and planned.job.key:
@@ -104,9 +108,10 @@ def transfer(
     study: Path | None,
     *,
     dry_run: bool = False,
+    verify: bool = False,
     reporter: Reporter = SILENT,
 ) -> Rows:
-    """Push or pull the entries meant; return what became of each."""
+    """Push or pull the entries meant; return what became of each. ``verify`` is for `push`."""
     from cache import share
 
     remote = _remote(url, store)
@@ -119,7 +124,7 @@ def transfer(
             picked = chosen(store, coordinates, keys, study)
             if not picked:
                 raise StudyError("no such entries here; `penultimate cache list` shows what there is")
-            results = share.push(store, remote, picked, dry_run=dry_run, progress=show)
+            results = share.push(store, remote, picked, dry_run=dry_run, verify=verify, progress=show)
         else:
             picked = _chosen_remote(store, remote, coordinates, keys, study)
             results = share.pull(store, remote, picked, dry_run=dry_run, progress=show)
@@ -148,8 +153,7 @@ def _chosen_remote(
         wanted = coordinates.items()
         picked += [m.key for m in manifests if all(str(m.coordinates.get(n)) == v for n, v in wanted)]
     if study is not None:
-        needed = _coordinates_of_study(study)
-        picked += [m.key for m in manifests if any(n.items() <= m.coordinates.items() for n in needed)]
+        picked += _of_study(store, remote, manifests, study)
     if not picked:
         raise StudyError(
             f"{remote.url}: no such entries; `penultimate cache list --remote` shows what is there"
@@ -157,21 +161,39 @@ def _chosen_remote(
     return list(dict.fromkeys(picked))
 
 
-def _coordinates_of_study(path: Path) -> list[dict[str, str]]:
-    """Return the coordinates of all features that a study needs, whatever is on this machine."""
+def _of_study(store: Store, remote: Remote, manifests: Sequence[Manifest], path: Path) -> list[str]:
+    """Return the keys of the remote entries that a study needs: the pinned ones, the others by coordinates.
+
+    Raises
+    ------
+    StudyError
+        What is pinned is not there, or has other content there.
+    """
     from pipeline.config import load_study
-    from pipeline.plan_probes import wanted_coordinates
-    from pipeline.resolve import resolve
-    from stages.records import SPLITS
+    from pipeline.pins import pins_of
+    from pipeline.wanted import wanted_of_study
 
     study = load_study(path)
-    backbones = resolve(study, need_images=False).backbones
-    return [
-        wanted_coordinates(study, backbone, table.name, split)
-        for backbone in backbones
-        for table in study.dataset
-        for split in SPLITS
-    ]
+    pins, here = pins_of(study), tuple(store.keys())
+    picked: list[str] = []
+    mistakes = []
+    for spot, wanted in wanted_of_study(study).items():
+        if spot not in pins:
+            picked += [m.key for m in manifests if wanted.items() <= m.coordinates.items()]
+            continue
+        pin = pins[spot]
+        there = [m for m in manifests if m.key.startswith(pin.fingerprint)]
+        sound = [m.key for m in there if pin.content_digest in (None, m.content_digest)]
+        picked += sound
+        if not sound and not any(key.startswith(pin.fingerprint) for key in here):
+            what = "there with other values" if there else "not there"
+            mistakes.append(
+                f"{remote.url}: {' / '.join(spot)} is pinned as {pin.fingerprint[:12]}, which is {what}; "
+                "ask for it to be pushed, or pin what is there"
+            )
+    if mistakes:
+        raise StudyError(mistakes)
+    return picked
 
 
 def imported(

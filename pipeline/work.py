@@ -19,7 +19,7 @@ from pipeline.work_train import train
 from stages.records import Progress
 
 
-def perform(job: Job, place: Place, progress: Progress | None = None) -> Done:
+def perform(job: Job, place: Place, progress: Progress | None = None, *, threads: int | None = None) -> Done:
     """Do one job and keep its result.
 
     Parameters
@@ -28,6 +28,8 @@ def perform(job: Job, place: Place, progress: Progress | None = None) -> Done:
     place : Place
     progress : Progress, optional
         Told how far the job is.
+    threads : int, optional
+        Of a training on the CPU.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def perform(job: Job, place: Place, progress: Progress | None = None) -> Done:
         return extract(job, place, progress)
     if isinstance(job, ProbeJob):
         return probe(job, place, progress)
-    return train(job, place, progress)
+    return train(job, place, progress, threads)
 
 
 def record_failure(job: Job, place: Place, reason: str, log: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from cache import CacheKey, FileDigests, InputChangedError
+from cache import CacheKey, Entry, FileDigests, InputChangedError, InvalidInputError, KeyMissingError, Store
+from cache.maintain import relabel
+from pipeline.errors import StudyError
 from pipeline.jobs import ExtractJob
 from pipeline.ledger import Ledger
 from pipeline.place import Done, Place
@@ -18,35 +21,50 @@ from stages.records import Backbone, Progress
 
 
 def extract(job: ExtractJob, place: Place, progress: Progress | None) -> Done:
-    """Run the forward passes that are not staged yet and publish the entry."""
-    from stages.extract import extract_features
-
+    """Publish the entry: with the features of one that differs in labels alone, else by forward passes."""
     started = time.perf_counter()
     store = open_store(place.root, notify=_tell)
-    key = CacheKey.from_ingredients(
-        ingredients(
-            job.backbone,
-            job.split,
-            job.image_sha256,
-            job.class_names,
-            precision=job.precision,
-            on_bad_image=job.on_bad_image,
-        )
+    for twin in job.twins:
+        try:
+            entry = _relabelled(job, store, twin)
+        except (KeyMissingError, InvalidInputError):  # gone, damaged, or not what its key promises
+            continue
+        _record(job, place, entry, started, relabelled_from=twin)
+        _refuse_other_values(job, entry)
+        return Done(f"{len(entry.ids)} rows relabelled, features of {twin[:12]}", _left_out(entry))
+    return _extracted(job, place, store, started, progress)
+
+
+def _relabelled(job: ExtractJob, store: Store, twin: str) -> Entry:
+    """Publish the features of another entry with this job's labels, class names and groups."""
+    source = store.read(twin)
+    readable = set(source.ids)
+    rows = [i for i, id_ in enumerate(job.split.ids) if id_ in readable]
+    origin = {"key": twin, "provenance": source.metadata["provenance"]}
+    return relabel(
+        store,
+        twin,
+        _key(job),
+        job.split.labels[rows],
+        _metadata(job, relabelled_from=origin),
+        {"group": _groups(job, rows)},
+        inputs=job.split.ids,
     )
-    settings: dict[str, Any] = {
-        "device": job.device,
-        "batch_size": job.batch_size,
-        "num_workers": job.num_workers,
-    }
-    metadata = {
-        "coordinates": coordinates(job.backbone, job.dataset, job.split.name, precision=job.precision),
-        "class_names": list(job.class_names),
-        "multi_label": job.multi_label,
-        "expected_rows": len(job.split),
-        "provenance": {**provenance(), **settings},
-    }
-    with store.writer(key, metadata) as writer:
+
+
+def _extracted(
+    job: ExtractJob, place: Place, store: Store, started: float, progress: Progress | None
+) -> Done:
+    """Run the forward passes that are not staged yet and publish the entry."""
+    from stages.extract import extract_features
+    from stages.vision.devices import choose_device
+
+    settings: dict[str, Any] = {"batch_size": job.batch_size, "num_workers": job.num_workers}
+    device = str(choose_device(job.device))
+    metadata = {**_metadata(job, **settings, device=device), "expected_rows": len(job.split)}
+    with store.writer(_key(job), metadata) as writer:
         if writer.published is not None:
+            _refuse_other_values(job, writer.published)
             return Done(f"{len(writer.published.ids)} rows, cached by another process meanwhile")
         resumed = writer.next_row
         batches = extract_features(
@@ -57,6 +75,7 @@ def extract(job: ExtractJob, place: Place, progress: Progress | None) -> Done:
             start=resumed,
             progress=progress,
             network=_network(job.backbone),
+            device=device,
             **settings,
         )
         for batch in batches if resumed < len(job.split) else ():
@@ -66,16 +85,71 @@ def extract(job: ExtractJob, place: Place, progress: Progress | None) -> Done:
                 job.split.labels[batch.rows],
                 [job.split.ids[i] for i in rows],
                 stop=batch.stop,
-                row_metadata={
-                    "group": [job.split.groups[i] or None if job.split.groups else None for i in rows],
-                },
-                excluded=list(batch.excluded),
+                row_metadata={"group": _groups(job, rows)},
+                excluded=_reasons(job, batch.excluded),
             )
         _refuse_changed_images(job, place)
         entry = writer.publish()
-    excluded = [f"left out {id_}: {reason}" for id_, reason in entry.metadata["excluded"]]
-    seconds = time.perf_counter() - started
-    rate = (len(job.split) - resumed) / seconds
+    rate = (len(job.split) - resumed) / (time.perf_counter() - started)
+    _record(job, place, entry, started, resumed_at=resumed, images_per_second=rate)
+    _refuse_other_values(job, entry)
+    return Done(f"{len(entry.ids)} rows at {rate:.0f} images/s", _left_out(entry))
+
+
+def _refuse_other_values(job: ExtractJob, entry: Entry) -> None:
+    """Fail where features came out other than the study pins them: another device or library computed those."""
+    if job.content_digest not in (None, entry.content_digest):
+        key = entry.key.digest[:12]
+        raise StudyError(
+            f"{job.name}: pinned with the values {job.content_digest[:12]}, this machine computed "
+            f"{entry.content_digest[:12]}: `penultimate cache remove {key}` and pull the pinned ones, or pin these "
+            "with `penultimate cache pin`"
+        )
+
+
+def _key(job: ExtractJob) -> CacheKey:
+    """Return the key with its ingredients; the job holds the digest alone, or none before the weights came."""
+    return CacheKey.from_ingredients(
+        ingredients(
+            job.backbone,
+            job.split,
+            job.image_sha256,
+            job.class_names,
+            precision=job.precision,
+            on_bad_image=job.on_bad_image,
+        )
+    )
+
+
+def _metadata(job: ExtractJob, **more: Any) -> dict[str, Any]:
+    """Return what a writer wants to know, but for the number of rows; ``more`` goes into the provenance."""
+    return {
+        "coordinates": coordinates(job.backbone, job.dataset, job.split.name, precision=job.precision),
+        "class_names": list(job.class_names),
+        "multi_label": job.multi_label,
+        "provenance": provenance(**more),
+    }
+
+
+def _groups(job: ExtractJob, rows: Sequence[int]) -> list[str | None]:
+    """Return the group of each row, None where it has none."""
+    groups = job.split.groups
+    return [groups[i] or None if groups else None for i in rows]
+
+
+def _reasons(job: ExtractJob, excluded: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Take the folders of this machine out of what is said of unreadable images: entries are for everybody."""
+    path_of = dict(zip(job.split.ids, job.split.paths, strict=True)) if excluded else {}
+    return [(id_, reason.removeprefix(f"{path_of[id_]}: ")) for id_, reason in excluded]
+
+
+def _left_out(entry: Entry) -> tuple[str, ...]:
+    """Say which images could not be read."""
+    return tuple(f"left out {id_}: {reason}" for id_, reason in entry.metadata["excluded"])
+
+
+def _record(job: ExtractJob, place: Place, entry: Entry, started: float, **more: Any) -> None:
+    """Write down what was published, and how."""
     Ledger(place.output).write(
         "extract",
         job.name,
@@ -87,13 +161,11 @@ def extract(job: ExtractJob, place: Place, progress: Progress | None) -> Done:
             "content_digest": entry.content_digest,
             "rows": len(entry.ids),
             "excluded": [list(pair) for pair in entry.metadata["excluded"]],
-            "resumed_at": resumed,
-            "seconds": seconds,
-            "images_per_second": rate,
+            "seconds": time.perf_counter() - started,
+            **more,
         },
         provenance=provenance(),
     )
-    return Done(f"{len(entry.ids)} rows at {rate:.0f} images/s", tuple(excluded))
 
 
 def _tell(line: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from cache import Entry
+from pipeline.errors import StudyError
 from pipeline.jobs import ProbeJob
 from pipeline.ledger import Ledger, truth
 from pipeline.place import Done, Place
@@ -23,6 +24,7 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
 
     store = open_store(place.root)
     entries = {split: store.read(key) for split, key in job.entries.items()}
+    _refuse_other_values(job, entries)
     tables = {split: feature_table(entry) for split, entry in entries.items()}
     test = tables["test"]
     metric: Metric = job.metric or ("map_11_point" if test.multi_label else "top_1")
@@ -84,6 +86,16 @@ def feature_table(entry: Entry) -> FeatureTable:
         image_sha256=tuple(digests[id_] for id_ in entry.ids) if digests else None,
         digest=entry.content_digest,
     )
+
+
+def _refuse_other_values(job: ProbeJob, entries: Mapping[SplitName, Entry]) -> None:
+    """Refuse entries that were replaced since the plan looked at what is pinned."""
+    for split, digest in job.content_digests.items():
+        if entries[split].content_digest != digest:
+            raise StudyError(
+                f"{job.dataset}/{split}: pinned with the values {digest[:12]}, the cache now holds "
+                f"{entries[split].content_digest[:12]} under the same key: run again"
+            )
 
 
 def _left_out(entries: Mapping[SplitName, Entry]) -> Iterator[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
 from pathlib import Path
 
 from cache import sha256_of
+from cache.locks import KeyLock, silent
 from pipeline.jobs import TrainJob
 from pipeline.ledger import Ledger, file_stem, truth
 from pipeline.place import Done, Place
@@ -13,8 +15,30 @@ from pipeline.provenance import provenance
 from stages.records import Progress
 
 
-def train(job: TrainJob, place: Place, progress: Progress | None) -> Done:
-    """Train one grid point, or the final network at the chosen one."""
+def train(job: TrainJob, place: Place, progress: Progress | None, threads: int | None = None) -> Done:
+    """Train one grid point, or the final network at the chosen one, unless another process does meanwhile.
+
+    Parameters
+    ----------
+    job : TrainJob
+    place : Place
+    progress : Progress or None
+    threads : int or None
+        That torch computes with on the CPU; None = as many as it likes.
+    """
+    from stages.train import discard_checkpoint
+
+    notify = silent if progress is None else functools.partial(progress, 0, job.recipe.steps)
+    with KeyLock(place.output / "training" / "locks", sha256_of(job.spec)).held(notify):
+        if Ledger(place.output).has_finished(job.regime, job.name, job.spec):
+            return Done("trained by another process in the meantime")
+        done = _train(job, place, progress, threads)
+        discard_checkpoint(_folder(job, place))
+        return done
+
+
+def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int | None) -> Done:
+    """Train and record the result; the checkpoint stays until the record is in its place."""
     from stages.train import fine_tune, train_from_scratch
 
     run = fine_tune if job.regime == "fine_tune" else train_from_scratch
@@ -28,6 +52,11 @@ def train(job: TrainJob, place: Place, progress: Progress | None) -> Done:
         fit_on=job.fit_on,
         score_on=job.score_on,
         folder=_folder(job, place),
+        image_folder=place.root / "pixels",
+        checkpoint_minutes=job.checkpoint_minutes,
+        keep_weights=job.keep_weights,
+        keep_checkpoint=True,
+        threads=threads,
         progress=progress,
     )
     scored = job.dataset.splits[job.score_on]
@@ -56,7 +85,7 @@ def train(job: TrainJob, place: Place, progress: Progress | None) -> Done:
             "steps": result.steps,
             "seconds": result.seconds,
         },
-        provenance=provenance(torch=True),
+        provenance=provenance(torch=True, threads=threads, resumed_from=list(result.resumed_from)),
         arrays={"test_scores": result.scores, **truth(scored.labels, scored.ids)},
     )
     line = (

@@ -12,8 +12,9 @@ from pydantic_core import PydanticUndefined
 
 import pipeline.config as config
 from pipeline.budgets import BUDGETS, grid_of, recipe_of
-from pipeline.config import LambdaGrid, Study, TrainTable, load_study
+from pipeline.config import Study, load_study
 from pipeline.errors import StudyError
+from pipeline.tables import LambdaGrid, PinTable, TrainTable
 
 REFERENCE = Path(config.__file__).parent / "studies" / "reference.toml"
 
@@ -204,7 +205,7 @@ def test_a_tiny_budget_has_nothing_to_choose() -> None:
 def tables() -> Iterator[tuple[str, type[BaseModel]]]:
     """Every table of the study file, with its name there."""
     for name, field in Study.model_fields.items():
-        if name != "folder":
+        if not field.exclude and name != "pin":
             kinds = [k for k in _classes(field.annotation) if issubclass(k, BaseModel)]
             assert len(kinds) == 1, name
             yield name, kinds[0]
@@ -260,6 +261,14 @@ def test_the_reference_loads_and_is_all_defaults(tmp_path: Path) -> None:
     for name, _ in tables():
         if name != "study":
             assert getattr(study, name) == getattr(plain, name), name
+
+
+def test_the_reference_shows_every_key_of_a_pin() -> None:
+    """There is no pin of an entry that nobody has: the table is a comment from its head on."""
+    text = REFERENCE.read_text(encoding="utf-8").partition("# [[pin]]")[2]
+    assert re.findall(r"^#   (\w+) = ", text, flags=re.MULTILINE) == list(PinTable.model_fields)
+    table = tomllib.loads(re.sub("^#   ", "", text.partition("\n")[2], flags=re.MULTILINE))
+    assert PinTable.model_validate({**table, "content_digest": None}).fingerprint == "abcdef012345"
 
 
 def test_the_reference_loads_with_its_comments_taken_away(tmp_path: Path) -> None:

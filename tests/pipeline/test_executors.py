@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.executors import run_jobs, worker_count
-from pipeline.run import one_line
+from pipeline.stage_run import one_line
 from stages.errors import ProbeError
 
 # Workers import the functions by name, so these stand in a module of their own on the path.

@@ -1,0 +1,133 @@
+"""Where several cached entries match and nothing tells which is meant: what they differ in, for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache import Entry, sha256_of
+from pipeline.errors import StudyError
+from pipeline.pins import Spot
+from pipeline.tables import PinTable
+
+SHORT = 12
+"""Hex digits of a key or a digest that people are shown."""
+_NAMES = {"annotations_sha256": "labels", "samples": "images", "weights_sha256": "weights"}
+"""Ingredients of a key, in words."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several entries that match."""
+
+    key: str
+    content_digest: str
+    about: str
+    """In what it differs from the others, and who made it when."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question: which of these entries is meant."""
+
+    spot: Spot
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def title(self) -> str:
+        """What the question is about."""
+        return f"{described(self.spot)}: {len(self.candidates)} cached entries match"
+
+    def answer(self, candidate: Candidate) -> PinTable:
+        """Return the pin that answers the question."""
+        return pin_of(self.spot, candidate.key, candidate.content_digest)
+
+
+class AmbiguousEntriesError(StudyError):
+    """Several cached entries match, and nothing on this machine tells which is meant.
+
+    Attributes
+    ----------
+    choices : tuple of Choice
+        One for each split of a data set through a backbone that is in doubt.
+    conflicts : tuple of str
+        What stands between the pins that there are and the cache, one line each.
+    """
+
+    def __init__(self, choices: Sequence[Choice], study: Path | None, conflicts: Sequence[str] = ()) -> None:
+        super().__init__([*conflicts, *(_line(choice, study) for choice in choices)])
+        self.choices = tuple(choices)
+        self.conflicts = tuple(conflicts)
+        self._study = study
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """Travel from a worker process whole."""
+        return type(self), (self.choices, self._study, self.conflicts)
+
+
+def choice_of(spot: Spot, entries: Sequence[Entry]) -> Choice:
+    """Put the question which of several entries is meant."""
+    return Choice(
+        spot,
+        tuple(
+            Candidate(entry.key.digest, entry.content_digest, about)
+            for entry, about in zip(entries, told_apart(entries), strict=True)
+        ),
+    )
+
+
+def pin_of(spot: Spot, key: str, content_digest: str | None) -> PinTable:
+    """Return the pin of an entry."""
+    backbone, dataset, split = spot
+    return PinTable(
+        backbone=backbone, dataset=dataset, split=split, fingerprint=key, content_digest=content_digest
+    )
+
+
+def described(spot: Spot) -> str:
+    """Name a split of a data set through a backbone."""
+    return f"{spot[1]}/{spot[2]} through {spot[0]}"
+
+
+def told_apart(entries: Sequence[Entry]) -> Iterator[str]:
+    """Say of each entry what is only its own: the ingredients in which they differ, rows, and its origin."""
+    names = sorted({name for entry in entries for name in entry.key.ingredients})
+    differing = [name for name in names if len({sha256_of(e.key.ingredients.get(name)) for e in entries}) > 1]
+    rows = len({len(entry.raw_ids) for entry in entries}) > 1
+    for entry in entries:
+        parts = [f"{_NAMES.get(name, name)} {short(entry.key.ingredients.get(name))}" for name in differing]
+        if rows:
+            parts.append(f"{len(entry.raw_ids)} rows")
+        yield printable(", ".join([*parts, *_origin(entry.metadata["provenance"])]))
+
+
+def short(value: Any) -> str:
+    """Show an ingredient: itself where it is short, else the beginning of its digest."""
+    if isinstance(value, str) and len(value) == 64:
+        return value[:SHORT]
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else sha256_of(value)[:SHORT]
+
+
+def printable(text: str) -> str:
+    """Take out what would steer a terminal: entries come from other people."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """Say who made an entry, where and when, as far as its provenance tells."""
+    written, user, host = (provenance.get(name) for name in ("written", "user", "host"))
+    if written:
+        yield f"made {str(written)[:10]}"
+    if user and host:
+        yield f"by {str(user)[:40]} on {str(host)[:40]}"
+
+
+def _line(choice: Choice, study: Path | None) -> str:
+    """Put a question as an error, with the command that answers it."""
+    listed = "; ".join(f"{c.key[:SHORT]} ({c.about})" for c in choice.candidates)
+    command = f"penultimate cache pin {study or 'STUDY'} {choice.candidates[0].key[:SHORT]}"
+    return f"{choice.title}: {listed}; nothing here tells which is meant: pin one, as in `{command}`"

@@ -1,0 +1,201 @@
+"""Running the ready jobs of one stage, and keeping the books of what came of them."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cache import DamagedEntryError, KeyMissingError
+from pipeline.errors import SurroundingsError
+from pipeline.executors import run_jobs, worker_count
+from pipeline.jobs import ExtractJob, Job, Planned, ProbeJob, Stage, TrainJob
+from pipeline.ledger import file_stem
+from pipeline.place import Done, Place
+from pipeline.progress import Reporter
+from pipeline.work import perform, record_failure
+from stages.records import Progress
+
+SURROUNDINGS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EIO}
+"""Errors of the operating system that concern the machine and not a job."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that could not be done."""
+
+    job: str
+    reason: str
+    """One line."""
+    log: Path
+    """Where the traceback lies."""
+
+
+@dataclass
+class Books:
+    """What came of the jobs of a run so far."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    bereft: set[str] = field(default_factory=set)
+    """Jobs whose features were damaged or gone when they came to read them; each is tried once more."""
+
+    def tried(self) -> set[str]:
+        """Return the jobs that are not tried again."""
+        return {*self.done, *(failure.job for failure in self.failed)}
+
+
+def run_stage(
+    stage: Stage,
+    todo: Sequence[Planned],
+    books: Books,
+    place: Place,
+    *,
+    workers: int | None,
+    reporter: Reporter,
+    remakable: frozenset[str] = frozenset(),
+    siblings: Sequence[Planned] = (),
+) -> None:
+    """Run jobs that are ready.
+
+    Parameters
+    ----------
+    stage : str
+        For the bar.
+    todo : sequence of Planned
+        With their jobs.
+    books : Books
+        Added to.
+    place : Place
+    workers : int or None
+        Processes for jobs that do not fill the cores by themselves; None = one a core.
+    reporter : Reporter
+    remakable : frozenset of str
+        Keys of features that this run can extract again: a probe that finds one of them damaged or gone
+        does not fail the first time.
+    siblings : sequence of Planned
+        Every job of the stage, done or not: they decide how many threads a training on the CPU has, so that
+        a run that was interrupted computes to the bit what an uninterrupted one does.
+
+    Raises
+    ------
+    SurroundingsError
+        The machine said no.
+    """
+    for planned in todo:
+        if planned.state == "stale":
+            reporter.say(f"{planned.name}: {planned.why}")
+    jobs = [planned.job for planned in todo if planned.job is not None]
+    processes = worker_count(workers) if _side_by_side(jobs) else 1
+    with reporter.bar(stage, "jobs") as progress:
+        finished = 0
+
+        def inside(part: int, total: int, note: str) -> None:
+            """Show how far the running job is: by its name and its own count."""
+            progress(finished, len(jobs), f"{note} {part}/{total}".strip())
+
+        shares = _shares(siblings or todo, processes)
+        function = functools.partial(_perform, place=place, shares=shares)
+        if processes == 1 or len(jobs) == 1:
+            function = functools.partial(_perform, place=place, shares=shares, progress=inside)
+        progress(0, len(jobs), "")
+        for job, outcome in run_jobs(function, jobs, workers=processes):
+            finished += 1
+            progress(finished, len(jobs), job.name)
+            if isinstance(outcome, Done):
+                books.done.append(job.name)
+                reporter.say(f"{job.name}: {outcome.line}")
+                for warning in outcome.warnings:
+                    books.warnings.append(f"{job.name}: {warning}")
+                    reporter.say(f"{job.name}: warning: {warning}")
+            elif _can_be_remade(job, outcome, books, remakable):
+                books.bereft.add(job.name)
+                reporter.say(f"{job.name}: {loss(outcome)}: made again")
+            else:
+                books.failed.append(_failure(job, outcome, place))
+                reporter.complain(f"{job.name}: failed: {books.failed[-1].reason}")
+
+
+def loss(error: BaseException) -> str:
+    """Say what became of cached features that could not be read."""
+    if isinstance(error, DamagedEntryError):
+        return f"cached features are damaged ({error.reason})"
+    return "cached features are gone"
+
+
+def _can_be_remade(job: Job, error: object, books: Books, remakable: frozenset[str]) -> bool:
+    """Whether a job only lacks features that this run extracts again; no job is given a third chance."""
+    return (
+        isinstance(error, KeyMissingError)
+        and isinstance(job, ProbeJob)
+        and remakable.issuperset(job.entries.values())
+        and job.name not in books.bereft
+    )
+
+
+def _side_by_side(jobs: Sequence[Job]) -> bool:
+    """Whether jobs of a stage are run in several processes.
+
+    Probes and small trainings on CPU do not fill the cores by themselves: on two cores two jobs of one
+    thread each get twice as far as one after the other with two threads. A GPU and a stage-one pass are
+    kept busy by one job.
+    """
+    return all(
+        isinstance(job, ProbeJob) or (isinstance(job, TrainJob) and _trains_on_cpu(job.recipe.device))
+        for job in jobs
+    )
+
+
+def _trains_on_cpu(device: str) -> bool:
+    """Whether a training job will run on the CPU, told without loading torch."""
+    if device == "auto":
+        return not any(Path(node).exists() for node in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
+    return device == "cpu"
+
+
+def _shares(siblings: Sequence[Planned], processes: int) -> Mapping[bool, int]:
+    """Share the cores out: threads of one training, by whether it fills a row of scores.csv.
+
+    Grid points run together, and so do the final trainings that come after them.
+    """
+    finals = sum(bool(planned.columns) for planned in siblings)
+    together = {True: finals, False: len(siblings) - finals}
+    cores = worker_count(None)
+    return {final: max(1, cores // max(1, min(processes, jobs))) for final, jobs in together.items()}
+
+
+def _perform(job: Job, place: Place, shares: Mapping[bool, int], progress: Progress | None = None) -> Done:
+    """Do one job; one whose weights could not be had says so again, as its own failure."""
+    if isinstance(job, ExtractJob) and job.key is None:
+        from stages.vision.fetch import fetch_weights
+
+        fetch_weights(job.backbone)
+    if isinstance(job, TrainJob) and _trains_on_cpu(job.recipe.device):
+        return perform(job, place, progress, threads=shares[bool(job.columns)])
+    return perform(job, place, progress)
+
+
+def _failure(job: Job, error: BaseException, place: Place) -> Failure:
+    """Record a failed attempt with its traceback, or end the run where the machine is to blame."""
+    if isinstance(error, OSError) and error.errno in SURROUNDINGS:
+        raise SurroundingsError(f"{job.name}: {one_line(error)}") from error
+    log = place.output / "logs" / f"{file_stem(job.name)}.log"
+    reason = one_line(error)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        record_failure(job, place, reason, log)
+    except OSError as problem:
+        raise SurroundingsError(f"{log}: a failure cannot be recorded ({problem})") from problem
+    return Failure(job.name, reason, log)
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error in one line; its type where the message alone would not be understood."""
+    text = " ".join(str(error).split()) or "no message"
+    typed = type(error).__module__.startswith(("stages.", "pipeline.", "cache."))
+    return text if typed else f"{type(error).__name__}: {text}"

@@ -1,0 +1,77 @@
+"""What a worker process does besides its jobs: it keeps to its threads, ends when asked, outlives nobody.
+
+SIGTERM breaks off the job under way, which may save what it has, and no further job is begun. The terminal's
+Ctrl-C reaches workers too, but it is for the process that started them, which then asks them. A worker
+whose parent is gone (killed, out of memory) asks itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pipeline.errors import EXIT_INTERRUPTED
+
+T = TypeVar("T")
+
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
+"""Signals that ask for an end; a worker is born with them blocked."""
+
+_LOOK_SECONDS = 0.5
+"""Between two looks for the parent."""
+
+
+@dataclass
+class _State:
+    """Of this process as a worker."""
+
+    busy: bool = False
+    asked: bool = False
+    """To end."""
+
+
+_state = _State()
+
+
+def enter(threads: int, parent: int) -> None:
+    """Become a worker: limit what is loaded already to the threads, listen to signals, watch the parent."""
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(limits=threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
+
+
+def work(function: Callable[[T], Any], job: T) -> Any:
+    """Call the function on a job; a worker that was asked to end raises KeyboardInterrupt instead."""
+    _state.busy = True
+    try:
+        if _state.asked:
+            raise KeyboardInterrupt
+        return function(job)
+    finally:
+        _state.busy = False
+
+
+def _on_sigterm(_signal: int, _frame: object) -> None:
+    """Break off the job, once: whoever asks twice must not break off the saving."""
+    first, _state.asked = not _state.asked, True
+    if first and _state.busy:
+        raise KeyboardInterrupt
+
+
+def _watch(parent: int) -> None:
+    """End this process, after what its job has to save, once the parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    while _state.busy or not _state.asked:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(EXIT_INTERRUPTED)
