@@ -200,7 +200,8 @@ def _show_plan(path: Path, *, as_json: bool, quiet: bool, every_job: bool) -> No
 @output_options
 def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
     """List the known backbones whose name contains PATTERN, with dimension, input size, ImageNet top-1."""
-    from pipeline.show import backbone_rows, rows_text
+    from pipeline.show import backbone_rows
+    from pipeline.text_tables import rows_text
 
     rows = backbone_rows(pattern)
     if not rows:
@@ -215,7 +216,8 @@ def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
 @output_options
 def datasets(as_json: bool, quiet: bool) -> None:
     """List the image sets known by name, and the kinds of sources for your own."""
-    from pipeline.show import dataset_rows, rows_text
+    from pipeline.show import dataset_rows
+    from pipeline.text_tables import rows_text
 
     if as_json:
         print_json(dataset_rows())

@@ -56,7 +56,7 @@ def predict(
 def bench(stage: Literal["extract", "probe", "train"], images: int, as_json: bool, quiet: bool) -> None:
     """Measure a STAGE beside the plain way to do it, both in one run, and print the ratio."""
     from pipeline.bench import bench as measure
-    from pipeline.show import rows_text
+    from pipeline.text_tables import rows_text
 
     rows = measure(stage, images=images)
     if as_json:

@@ -45,7 +45,7 @@ def choice_options(command: F) -> F:
 def list_entries(coordinates: tuple[str, ...], remote: str | None, as_json: bool, quiet: bool) -> None:
     """List cached entries; NAME=VALUE (backbone=..., dataset=..., split=...) narrows the list."""
     from pipeline.share import listed
-    from pipeline.show import rows_text
+    from pipeline.text_tables import rows_text
 
     rows = listed(_open(quiet), remote, _parse(coordinates))
     if as_json:
@@ -135,7 +135,7 @@ def _transfer(name: str, about: str) -> None:
     ) -> None:
         from pipeline.progress import Reporter
         from pipeline.share import transfer
-        from pipeline.show import rows_text
+        from pipeline.text_tables import rows_text
 
         store, reporter = _open(quiet or as_json), Reporter(quiet=quiet or as_json)
         rows = transfer(
@@ -235,7 +235,7 @@ def gc(
 ) -> None:
     """Move entries to the trash, and delete for good what has been there longer than its grace."""
     from pipeline.keep import collected
-    from pipeline.show import rows_text
+    from pipeline.text_tables import rows_text
 
     if older_than is None and largest_total is None and not keep:
         raise StudyError("say which entries may go: --older-than DAYS, --largest-total GB or --keep STUDY")

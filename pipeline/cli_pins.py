@@ -22,7 +22,7 @@ def pin(study: Path, keys: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     from pipeline.ask import settled
     from pipeline.config import load_study
     from pipeline.pinning import pin as write_pins
-    from pipeline.show import rows_text
+    from pipeline.text_tables import rows_text
 
     rows = settled(load_study(study), lambda s: write_pins(s, keys), quiet=quiet or as_json)
     if as_json:

@@ -9,6 +9,10 @@ _SELECTION = {
     "cross_validation": "chosen by {folds}-fold stratified cross-validation over train + validation",
     "validation": "chosen on validation (the data set's own, else {share:.0%} of train held out)",
 }
+_SEARCH = {
+    "grid": "chosen on validation",
+    "halving": "chosen on validation by successive halving, the last round at full length",
+}
 _CROPS = {
     "whole": "the uncropped image, resized",
     "central_87.5": "the central 87.5 % of both sides, resized",
@@ -71,7 +75,7 @@ def _training(table: TrainTable, regime: str, start: str) -> str:
         f"{recipe.crop_scale[0]:g} to {recipe.crop_scale[1]:g} of the area"
         f"{', horizontal flip' if recipe.horizontal_flip else ', no flip'}; {', '.join(extras)}; precision "
         f"{recipe.precision}. Grid of {len(rates)} learning rates ({_span(rates)}) and {len(decays)} weight "
-        f"decays c ({_span(decays)}), chosen on validation, trained again on train + validation for seeds "
+        f"decays c ({_span(decays)}), {_SEARCH[table.search]}, trained again on train + validation for seeds "
         f"{', '.join(map(str, table.seeds))}, test scored once on {_CROPS[recipe.evaluation_crop]}."
     )
 

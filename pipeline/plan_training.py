@@ -7,7 +7,7 @@ leaves nothing to choose, so only the final trainings are run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipeline.states import score_columns, state_of
 from pipeline.tables import TrainTable
 from stages.records import WITHOUT_EFFECT, Backbone, Dataset, Regime, SplitName, TrainRecipe
 from stages.splitting import hold_out
-from stages.train.grid import GridPoint, Selection, grid, select
+from stages.train.grid import GridPoint, Rung, Selection, grid, promote, rungs, select
 
 EVERY_POINT_DIVERGED = "every grid point diverged"
 """Why a final training waits for ever; the join shows the cell as diverged."""
@@ -48,14 +48,17 @@ class _Cell:
         """What the names of its jobs begin with."""
         return f"{self.regime}/{self.backbone.label}/{self.dataset.name}"
 
-    def job(self, point: GridPoint, seed: int, *, final: bool) -> TrainJob:
-        """Return the job of one grid point."""
+    def job(self, point: GridPoint, seed: int, *, final: bool, steps: int | None = None) -> TrainJob:
+        """Return the job of one grid point; ``steps``: a schedule of that length, where it is a shorter one."""
         rate, decay = point.learning_rate, point.weight_decay
+        short = steps is not None and steps != self.recipe.steps
+        recipe = replace(self.recipe, steps=steps) if short and steps is not None else self.recipe
         fit_on: tuple[SplitName, ...] = ("train",)
         if final and "validation" in self.dataset.splits:
             fit_on = ("train", "validation")
         score_on: SplitName = "test" if final else "validation"
         what = f"final,seed={seed}" if final else f"lr={rate!r},wd={decay!r},seed={seed}"
+        what += f",steps={steps}" if short else ""
         columns = (
             score_columns(self.study, self.backbone, self.dataset.name, self.regime, seed=seed)
             if final
@@ -66,7 +69,7 @@ class _Cell:
             regime=self.regime,
             backbone=self.backbone,
             dataset=self.dataset,
-            recipe=self.recipe,
+            recipe=recipe,
             learning_rate=rate,
             weight_decay=decay,
             seed=seed,
@@ -74,6 +77,7 @@ class _Cell:
             score_on=score_on,
             spec={
                 **self.base_spec,
+                "training": {**self.base_spec["training"], "steps": recipe.steps},
                 "learning_rate": rate,
                 "weight_decay": decay,
                 "seed": seed,
@@ -173,17 +177,13 @@ def with_validation(images: Images, fraction: float, *, seed: int) -> Dataset:
 
 
 def _plan_cell(cell: _Cell, history: History) -> Iterator[Planned]:
-    """Plan the grid points, and the final trainings once a point can be chosen."""
+    """Plan the search, and the final trainings once a point can be chosen."""
     stage = STAGE_OF_REGIME[cell.regime]
     points = grid(*grid_of(cell.table, cell.regime))
-    values: dict[GridPoint, float | None] = {}
-    for point in points if len(points) > 1 else ():
-        job = cell.job(point, cell.table.seeds[0], final=False)
-        state, why = state_of(job, history)
-        if state == "done":
-            values[point] = history.finished[job.name].result["value"]
-        yield Planned(job.name, stage, state, why, job)
-    chosen, why_not = _choose(points, values)
+    search = _Search(cell, points, history)
+    if len(points) > 1:
+        yield from search.planned()
+    chosen, why_not = search.choice()
     for seed in cell.table.seeds:
         final = cell.job(chosen.point if chosen else points[0], seed, final=True)
         if chosen is None:
@@ -194,14 +194,55 @@ def _plan_cell(cell: _Cell, history: History) -> Iterator[Planned]:
         yield Planned(final.name, stage, state, why, final, final.columns)
 
 
-def _choose(
-    points: tuple[GridPoint, ...], values: Mapping[GridPoint, float | None]
-) -> tuple[Selection | None, str]:
-    """Choose on validation once the whole grid is done; None and why where that cannot be."""
-    if len(points) == 1:
-        return Selection(points[0], float("nan")), ""
-    if len(values) < len(points):
-        return None, f"{len(points) - len(values)} of {len(points)} grid points are left"
-    if all(value is None for value in values.values()):
-        return None, EVERY_POINT_DIVERGED
-    return select(points, [values[point] for point in points]), ""
+class _Search:
+    """The choice of a grid point on validation: the whole grid at full length, or successive halving."""
+
+    def __init__(self, cell: _Cell, points: Sequence[GridPoint], history: History) -> None:
+        self._cell, self._history = cell, history
+        self._points = self._survivors = tuple(points)
+        self._values: dict[GridPoint, float | None] = {}
+        self._rungs: tuple[Rung, ...] = (Rung(len(points), cell.recipe.steps),)
+        if cell.table.search == "halving":
+            self._rungs = rungs(len(points), cell.recipe.steps, cell.table.halving_factor)
+        self._place = 0
+
+    def planned(self) -> Iterator[Planned]:
+        """Plan rung after rung, up to the first one that is not done."""
+        for place, rung in enumerate(self._rungs):
+            self._place = place
+            if place:
+                values = [self._values[point] for point in self._survivors]
+                self._survivors = promote(self._survivors, values, rung.points)
+            self._values = {}
+            for point in self._survivors:
+                yield self._plan_point(point, rung)
+            if len(self._values) < len(self._survivors):
+                return
+
+    def _plan_point(self, point: GridPoint, rung: Rung) -> Planned:
+        """Plan one training and take its value where it is done."""
+        job = self._cell.job(point, self._cell.table.seeds[0], final=False, steps=rung.steps)
+        state, why = state_of(job, self._history)
+        if state == "done":
+            self._values[point] = self._history.finished[job.name].result["value"]
+        return Planned(job.name, STAGE_OF_REGIME[self._cell.regime], state, why, job)
+
+    def choice(self) -> tuple[Selection | None, str]:
+        """Return what was chosen; None and why where that cannot be yet."""
+        if len(self._points) == 1:
+            return Selection(self._points[0], float("nan")), ""
+        left = len(self._survivors) - len(self._values)
+        if left:
+            where = f"rung {self._place + 1} of {len(self._rungs)}: " if len(self._rungs) > 1 else ""
+            return None, f"{where}{left} of {len(self._survivors)} grid points are left"
+        if all(value is None for value in self._values.values()):
+            return None, EVERY_POINT_DIVERGED
+        values = [self._values[point] for point in self._survivors]
+        chosen = select(self._survivors, values, of=self._points)
+        return replace(chosen, warnings=(*self._told(), *chosen.warnings)), ""
+
+    def _told(self) -> Iterator[str]:
+        """Say what successive halving did, for the record and the report."""
+        if len(self._rungs) > 1:
+            rounds = ", ".join(f"{rung.points} for {rung.steps} steps" for rung in self._rungs)
+            yield f"chosen by successive halving: {rounds}"

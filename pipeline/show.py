@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from pipeline.grids import grid_tables, grids_text
 from pipeline.jobs import STAGES
 from pipeline.plan import Plan
 from pipeline.run import Outcome
+from pipeline.text_tables import rows_text
 
 SHOWN = 20
 """Jobs that a list names before it counts the rest."""
@@ -75,11 +77,12 @@ def plan_text(plan: Plan, *, every_job: bool) -> str:
         if counts:
             states = {state: counts[state] for state in ("done", "missing", "stale", "waiting")}
             rows.append({"stage": stage, **states})
+    grids = [] if every_job else [text for text in (grids_text(plan),) if text]
     jobs = [job for job in plan.jobs if every_job or job.state != "done"]
     lines = [f"{job.state:8} {job.name}: {job.why}" for job in jobs]
     if not every_job and len(lines) > SHOWN:
         lines = [*lines[:SHOWN], f"... and {len(lines) - SHOWN} more (penultimate plan shows all)"]
-    return "\n".join([rows_text(rows), "", *lines] if lines else [rows_text(rows)])
+    return "\n\n".join([rows_text(rows), *grids, *(["\n".join(lines)] if lines else [])])
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -90,6 +93,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "jobs": [
             {"name": job.name, "stage": job.stage, "state": job.state, "why": job.why} for job in plan.jobs
         ],
+        "grids": grid_tables(plan),
         "notes": list(plan.notes),
     }
 
@@ -119,25 +123,3 @@ def dataset_rows() -> list[dict[str, Any]]:
     from stages.datasets import PACKAGED
 
     return [{"name": name, "package": s.package, "about": s.about} for name, s in PACKAGED.items()]
-
-
-def rows_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lay rows out in columns; numbers to the right."""
-    if not rows:
-        return ""
-    header = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_text(row.get(name)) for name in header] for row in rows]
-    widths = [max(len(header[i]), *(len(line[i]) for line in cells)) for i in range(len(header))]
-    right = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in header]
-    lines = []
-    for line in [header, *cells]:
-        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def _text(value: object) -> str:
-    """Show a cell; an unknown value is a dash."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -137,6 +137,8 @@ class TrainTable(Table):
     micro_batch_size: Positive | None = None
     learning_rates: Grid | None = None
     weight_decays: Grid | None = None
+    search: Literal["grid", "halving"] = "grid"
+    halving_factor: int = Field(default=3, ge=2)
     momentum: FromZero = 0.9
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
     decay_everything: bool = False

@@ -33,7 +33,7 @@ def train(job: TrainJob, place: Place, progress: Progress | None, threads: int |
         if Ledger(place.output).has_finished(job.regime, job.name, job.spec):
             return Done("trained by another process in the meantime")
         done = _train(job, place, progress, threads)
-        discard_checkpoint(_folder(job, place))
+        discard_checkpoint(training_folder(job, place.output))
         return done
 
 
@@ -51,7 +51,7 @@ def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int 
         seed=job.seed,
         fit_on=job.fit_on,
         score_on=job.score_on,
-        folder=_folder(job, place),
+        folder=training_folder(job, place.output),
         image_folder=place.root / "pixels",
         checkpoint_minutes=job.checkpoint_minutes,
         keep_weights=job.keep_weights,
@@ -96,6 +96,6 @@ def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int 
     return Done(f"{line} after {result.steps} steps", (*job.notes, *result.warnings))
 
 
-def _folder(job: TrainJob, place: Place) -> Path:
+def training_folder(job: TrainJob, output: Path) -> Path:
     """Return where a job keeps its curve and checkpoints: by its spec, so that no other job's are resumed."""
-    return place.output / "training" / job.regime / f"{file_stem(job.name)}.{sha256_of(job.spec)[:8]}"
+    return output / "training" / job.regime / f"{file_stem(job.name)}.{sha256_of(job.spec)[:8]}"

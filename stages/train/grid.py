@@ -66,7 +66,9 @@ def grid(learning_rates: Iterable[float], weight_decays: Iterable[float]) -> tup
     return tuple(points)
 
 
-def select(points: Sequence[GridPoint], values: Sequence[float | None]) -> Selection:
+def select(
+    points: Sequence[GridPoint], values: Sequence[float | None], *, of: Sequence[GridPoint] | None = None
+) -> Selection:
     """Choose the point of the largest value; ties go to the smaller rate, then to the larger decay.
 
     Parameters
@@ -75,6 +77,8 @@ def select(points: Sequence[GridPoint], values: Sequence[float | None]) -> Selec
         The grid.
     values : sequence of float or None
         The metric on validation of each, a fraction; None = the loss diverged.
+    of : sequence of GridPoint, optional
+        The whole grid, whose edges are told of, where ``points`` are what a search left of it.
 
     Raises
     ------
@@ -93,12 +97,58 @@ def select(points: Sequence[GridPoint], values: Sequence[float | None]) -> Selec
         raise InputError(f"all {len(points)} grid points diverged: add smaller learning rates")
     best = max(v for _, v in finite)
     tied = sorted((p for p, v in finite if v == best), key=lambda p: (p.learning_rate, -p.weight_decay))
-    warnings = [*_edges(tied[0], points)]
+    warnings = [*_edges(tied[0], points if of is None else of)]
     if len(tied) > 1:
         warnings.append(f"{len(tied)} grid points tie at {best:.6g}")
     if len(finite) < len(points):
         warnings.append(f"{len(points) - len(finite)} of {len(points)} grid points diverged")
     return Selection(tied[0], best, tuple(tied[1:]), tuple(warnings))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One round of successive halving."""
+
+    points: int
+    """How many are trained; the best of them go on to the next rung."""
+    steps: int
+    """Of each training, whose schedule ends there: nothing of an earlier rung is continued."""
+
+
+def rungs(n_points: int, steps: int, factor: int = 3) -> tuple[Rung, ...]:
+    """Return the rounds of successive halving (Jamieson and Talwalkar, 2016) over a grid.
+
+    Each rung trains the best 1 / factor of the points before for factor times as many steps; the last one
+    has the full number of steps and more than one point, so that the choice is made at full length.
+
+    Examples
+    --------
+    >>> [(rung.points, rung.steps) for rung in rungs(56, 20_000)]
+    [(56, 741), (19, 2222), (7, 6667), (3, 20000)]
+    """
+    if factor < 2:
+        raise InputError(f"a halving factor of {factor} keeps everything: use 2 or more")
+    counts = [n_points]
+    while math.ceil(counts[-1] / factor) > 1 and steps >= factor ** len(counts):
+        counts.append(math.ceil(counts[-1] / factor))
+    last = len(counts) - 1
+    return tuple(
+        Rung(count, max(1, round(steps / factor ** (last - place)))) for place, count in enumerate(counts)
+    )
+
+
+def promote(points: Sequence[GridPoint], values: Sequence[float | None], count: int) -> tuple[GridPoint, ...]:
+    """Return the ``count`` best points in the order of the grid; ties as in `select`, diverged ones never.
+
+    Examples
+    --------
+    >>> promote([GridPoint(0.1, 0.0), GridPoint(0.2, 0.0), GridPoint(0.3, 0.0)], [0.5, None, 0.7], 2)
+    (GridPoint(learning_rate=0.1, weight_decay=0.0), GridPoint(learning_rate=0.3, weight_decay=0.0))
+    """
+    finite = [(p, v) for p, v in zip(points, values, strict=True) if v is not None]
+    ranked = sorted(finite, key=lambda pair: (-pair[1], pair[0].learning_rate, -pair[0].weight_decay))
+    kept = {point for point, _ in ranked[:count]}
+    return tuple(point for point in points if point in kept)
 
 
 def _edges(point: GridPoint, points: Sequence[GridPoint]) -> Iterable[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.resolve import cache_root, open_store
-from pipeline.show import rows_text
+from pipeline.text_tables import rows_text
 
 OWN = """
 [study]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from stages.errors import InputError
 from stages.train import GridPoint, grid, log_spaced, select
+from stages.train.grid import promote, rungs
 
 
 def test_the_papers_grid() -> None:
@@ -91,3 +94,24 @@ def test_diverged_points_are_left_out_and_counted() -> None:
         select(points, [None, None])
     with pytest.raises(InputError, match="1 values for 2"):
         select(points, [0.3])
+
+
+@given(st.integers(1, 200), st.integers(1, 50_000), st.integers(2, 5))
+def test_rungs_end_at_full_length_with_a_choice(n: int, steps: int, factor: int) -> None:
+    found = rungs(n, steps, factor)
+    assert found[0].points == n
+    assert found[-1].steps == steps
+    assert found[-1].points > 1 or n == 1
+    assert all(a.points > b.points and a.steps < b.steps for a, b in itertools.pairwise(found))
+    assert all(rung.steps >= 1 for rung in found)
+
+
+def test_diverged_points_are_never_promoted() -> None:
+    points = [GridPoint(rate, 0.0) for rate in (0.1, 0.2, 0.3)]
+    assert promote(points, [None, 0.1, None], 2) == (points[1],)
+    assert promote(points, [0.5, 0.5, 0.5], 1) == (points[0],)
+
+
+def test_a_factor_that_keeps_everything_is_refused() -> None:
+    with pytest.raises(InputError, match="keeps everything"):
+        rungs(9, 100, 1)

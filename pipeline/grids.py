@@ -1,0 +1,103 @@
+"""The training grids of a study as tables: what is done, what is under way and how far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.jobs import Planned, TrainJob
+from pipeline.ledger import Ledger, Record
+from pipeline.plan import Plan
+from pipeline.text_tables import rows_text
+from pipeline.work_train import training_folder
+
+_TAIL_BYTES = 4096
+"""More than a line of a curve."""
+
+
+def grid_tables(plan: Plan) -> list[dict[str, Any]]:
+    """Return one table for each backbone, data set, regime and length of training that is searched.
+
+    Returns
+    -------
+    list of dict
+        "cell": backbone on data set in regime; "points": one row a grid point with learning_rate,
+        weight_decay, state ("done", "diverged", "running", "missing", ...), value (fraction on validation or
+        None) and steps done.
+    """
+    finished = Ledger(plan.study.output).history().finished
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for planned in plan.jobs:
+        job = planned.job
+        if isinstance(job, TrainJob) and job.score_on == "validation":
+            cell = f"{job.regime}/{job.backbone.label}/{job.dataset.name}, {job.recipe.steps} steps"
+            cells.setdefault(cell, []).append(_point(planned, job, finished, plan))
+    return [{"cell": cell, "points": points} for cell, points in cells.items()]
+
+
+def grids_text(plan: Plan) -> str:
+    """Return the tables for a terminal: learning rates across, weight decays down, validation in percent."""
+    return "\n\n".join(_lay_out(table) for table in grid_tables(plan))
+
+
+def _point(planned: Planned, job: TrainJob, finished: Mapping[str, Record], plan: Plan) -> dict[str, Any]:
+    """Say how far one grid point is."""
+    record = finished.get(job.name) if planned.state == "done" else None
+    value = record.result["value"] if record else None
+    steps = record.result["steps"] if record else _steps_done(job, plan)
+    state: str = planned.state
+    if record is not None:
+        state = "done" if value is not None else "diverged"
+    elif steps:
+        state = "running"
+    return {
+        "learning_rate": job.learning_rate,
+        "weight_decay": job.weight_decay,
+        "state": state,
+        "value": value,
+        "steps": steps,
+        "of": job.recipe.steps,
+    }
+
+
+def _steps_done(job: TrainJob, plan: Plan) -> int:
+    """Read how far a job's curve is; 0 where it has none."""
+    try:
+        with (training_folder(job, plan.study.output) / "curve.jsonl").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    return next((step + 1 for line in reversed(lines) if (step := _step_of(line)) is not None), 0)
+
+
+def _step_of(line: bytes) -> int | None:
+    """Return the step of a curve's line, None for one that is half written."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def _lay_out(table: Mapping[str, Any]) -> str:
+    """Lay one grid out."""
+    points = table["points"]
+    rows: dict[float, dict[str, str]] = {}
+    for point in points:
+        row = rows.setdefault(point["weight_decay"], {"": f"  c = {point['weight_decay']:.3g}"})
+        row[f"lr {point['learning_rate']:.3g}"] = _shown(point)
+    done = sum(point["state"] in ("done", "diverged") for point in points)
+    head = f"{table['cell']}: {done} of {len(points)} grid points, validation in %"
+    return f"{head}\n{rows_text(list(rows.values()))}"
+
+
+def _shown(point: Mapping[str, Any]) -> str:
+    """Return the cell of one point."""
+    if point["value"] is not None:
+        return f"{100 * point['value']:.1f}"
+    if point["state"] == "running":
+        return f"({100 * point['steps'] // point['of']} % of steps)"
+    return "." if point["state"] == "missing" else str(point["state"])

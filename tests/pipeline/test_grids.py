@@ -1,0 +1,79 @@
+"""The grid of a training as a table: done, under way, missing."""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.grids import grid_tables, grids_text
+from pipeline.jobs import TrainJob
+from pipeline.plan import plan
+from pipeline.run import run
+from pipeline.work_train import training_folder
+
+NET = "test_resnet.r160_in1k"
+GRID = {
+    "budget": "tiny", "steps": 2, "batch_size": 4, "image_size": 32, "device": "cpu",
+    "learning_rates": [0.01, 0.1], "weight_decays": [0.0, 1e-4],
+}  # fmt: skip
+
+
+def test_a_grid_shows_what_is_done_and_what_is_under_way(workshop, penultimate) -> None:
+    workshop.images()
+    study = workshop.load({"fine_tune": GRID, "probe": {"enabled": False}})
+    assert penultimate("status", study.folder / "study.toml").out.count("  c = ") == 2
+    done = run(study, ("fine-tune",), only=r"lr=0\.01", workers=1)
+    assert len(done.done) == 2
+    waiting = next(
+        p.job for p in plan(study).jobs if isinstance(p.job, TrainJob) and "lr=0.1,wd=0.0," in p.name
+    )
+    folder = training_folder(waiting, study.output)
+    folder.mkdir(parents=True)
+    (folder / "curve.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo', encoding="utf-8")
+
+    (table,) = grid_tables(plan(study))
+    assert table["cell"] == f"fine_tune/{NET}/colours, 2 steps"
+    found = {(p["learning_rate"], p["weight_decay"]): p for p in table["points"]}
+    assert {key: p["state"] for key, p in found.items()} == {
+        (0.01, 0.0): "done", (0.01, 1e-4): "done", (0.1, 0.0): "running", (0.1, 1e-4): "missing",
+    }  # fmt: skip
+    assert found[0.1, 0.0]["steps"] == 1
+    assert 0 <= found[0.01, 0.0]["value"] <= 1
+
+    text = grids_text(plan(study))
+    assert "2 of 4 grid points" in text
+    assert "(50 % of steps)" in text
+    assert [word for word in ("lr 0.01", "lr 0.1", "c = 0", "c = 0.0001") if word not in text] == []
+    result = penultimate("status", study.folder / "study.toml", "--json")
+    assert json.loads(result.out)["grids"][0]["points"] == table["points"]
+
+
+def test_a_study_without_a_grid_shows_none(workshop) -> None:
+    workshop.images()
+    assert grids_text(plan(workshop.load({}))) == ""
+
+
+def test_halving_trains_the_best_longer_and_scores_test_once(workshop) -> None:
+    """9 points for 1 step, 3 for 3, and the choice among the last; then one final training."""
+    workshop.images()
+    wide = {**GRID, "steps": 9, "learning_rates": [0.001, 0.01, 0.1], "weight_decays": [0.0, 1e-5, 1e-4]}
+    study = workshop.load({"fine_tune": {**wide, "search": "halving"}, "probe": {"enabled": False}})
+    first = [p for p in plan(study).jobs if p.state == "missing" and p.stage == "fine-tune"]
+    assert len(first) == 9
+    assert all(p.name.endswith(",steps=3") for p in first)
+    assert plan(study).jobs[-1].why == "rung 1 of 2: 9 of 9 grid points are left"
+
+    outcome = run(study, ("fine-tune", "join"), workers=1)
+    assert not outcome.failed
+    assert len(outcome.done) == 9 + 3 + 1
+    tables = {table["cell"].rpartition(", ")[2]: table["points"] for table in grid_tables(plan(study))}
+    assert {name: len(points) for name, points in tables.items()} == {"3 steps": 9, "9 steps": 3}
+    ranked = sorted(tables["3 steps"], key=lambda p: (-p["value"], p["learning_rate"], -p["weight_decay"]))
+    best = {(p["learning_rate"], p["weight_decay"]) for p in ranked[:3]}
+    assert {(p["learning_rate"], p["weight_decay"]) for p in tables["9 steps"]} == best
+    assert any("chosen by successive halving: 9 for 3 steps, 3 for 9 steps" in w for w in outcome.warnings)
+    assert run(study, ("fine-tune", "join")).nothing_to_do
+
+    # The whole grid at full length takes over the trainings that halving made at full length.
+    whole = workshop.load({"fine_tune": wide, "probe": {"enabled": False}})
+    states = [p.state for p in plan(whole).jobs if ",wd=" in p.name]
+    assert (states.count("done"), states.count("missing")) == (3, 6)
