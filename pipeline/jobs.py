@@ -100,6 +100,8 @@ class TrainJob:
     """What the choice of the grid point wants a reader to know."""
     checkpoint_minutes: float = 10.0
     keep_weights: bool = False
+    jobs_per_device: int = 1
+    """How many trainings share one GPU."""
 
     @property
     def stage(self) -> Stage:

@@ -87,6 +87,7 @@ class _Cell:
             columns=columns,
             checkpoint_minutes=self.table.checkpoint_minutes,
             keep_weights=final and self.table.keep_weights,
+            jobs_per_device=self.table.jobs_per_device,
         )
 
 

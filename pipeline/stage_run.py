@@ -90,7 +90,7 @@ def run_stage(
         if planned.state == "stale":
             reporter.say(f"{planned.name}: {planned.why}")
     jobs = [planned.job for planned in todo if planned.job is not None]
-    processes = worker_count(workers) if _side_by_side(jobs) else 1
+    processes = _processes(jobs, workers)
     with reporter.bar(stage, "jobs") as progress:
         finished = 0
 
@@ -137,17 +137,19 @@ def _can_be_remade(job: Job, error: object, books: Books, remakable: frozenset[s
     )
 
 
-def _side_by_side(jobs: Sequence[Job]) -> bool:
-    """Whether jobs of a stage are run in several processes.
+def _processes(jobs: Sequence[Job], workers: int | None) -> int:
+    """Return how many processes the jobs of a stage are run in.
 
     Probes and small trainings on CPU do not fill the cores by themselves: on two cores two jobs of one
-    thread each get twice as far as one after the other with two threads. A GPU and a stage-one pass are
-    kept busy by one job.
+    thread each get twice as far as one after the other with two threads. A stage-one pass keeps a GPU busy
+    by itself, and so does a training, unless the study says how many of them share one.
     """
-    return all(
-        isinstance(job, ProbeJob) or (isinstance(job, TrainJob) and _trains_on_cpu(job.recipe.device))
-        for job in jobs
-    )
+    if any(isinstance(job, ExtractJob) for job in jobs):
+        return 1
+    on_gpu = [job for job in jobs if isinstance(job, TrainJob) and not _trains_on_cpu(job.recipe.device)]
+    if on_gpu:
+        return min(job.jobs_per_device for job in on_gpu)
+    return worker_count(workers)
 
 
 def _trains_on_cpu(device: str) -> bool:

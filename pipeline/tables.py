@@ -137,6 +137,7 @@ class TrainTable(Table):
     micro_batch_size: Positive | None = None
     learning_rates: Grid | None = None
     weight_decays: Grid | None = None
+    jobs_per_device: Positive = 1
     search: Literal["grid", "halving"] = "grid"
     halving_factor: int = Field(default=3, ge=2)
     momentum: FromZero = 0.9
