@@ -117,6 +117,14 @@ def _foreign_rows(plan: Plan) -> list[tuple[Score, Record | None]]:
     return rows
 
 
+def _published(plan: Plan) -> dict[str, float]:
+    """Return the best published scores, where the study names a file of them."""
+    from stages.report.files import read_published
+
+    name = plan.study.report.state_of_the_art
+    return read_published(plan.study.folder / name) if name else {}
+
+
 def _known_top1(score: Score) -> float | None:
     """Return what the shipped table knows of a foreign row's backbone with its own weights."""
     if score.variant or score.weights not in ("", "pretrained"):
@@ -185,6 +193,7 @@ def _made_from(plan: Plan, rows: Rows) -> str:
                 asdict(score) for score, record in rows if record is None and score.value is not None
             ],
             "report": plan.study.report.model_dump(),
+            "published": _published(plan),
             "study": plan.study.name,
         }
     )
@@ -233,6 +242,7 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
             },
             paths=probe_paths(rows),
             curves=training_curves(rows),
+            state_of_the_art=_published(plan),
         )
     else:
         contents = table_files(table, numbers)

@@ -201,3 +201,4 @@ class ReportTable(Table):
     limitations: tuple[str, ...] = ()
     missing: Literal["complete_backbones", "additive_model"] = "complete_backbones"
     scores: tuple[str, ...] = ()
+    state_of_the_art: str | None = None

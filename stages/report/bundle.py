@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from stages.report.draw_fits import ProbePath, TrainingCurve
@@ -29,6 +30,7 @@ def report_files(
     provenance: Mapping[str, Any] | None = None,
     paths: Sequence[ProbePath] = (),
     curves: Sequence[TrainingCurve] = (),
+    state_of_the_art: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, bytes]:
     """Return report.html, the scores, the statistics and the figures by their names in the output folder.
 
@@ -36,7 +38,7 @@ def report_files(
     ----------
     table, statistics, title, limitations, details, methods, provenance
         As :func:`stages.report.page.render_report` has them.
-    paths, curves
+    paths, curves, state_of_the_art
         As :func:`stages.report.figures.render_figures` has them.
 
     Returns
@@ -49,7 +51,7 @@ def report_files(
     MissingExtraError
         A library of the extra ``report`` is not installed.
     """
-    figures = render_figures(table, statistics, paths=paths, curves=curves)
+    figures = render_figures(table, statistics, paths=paths, curves=curves, state_of_the_art=state_of_the_art)
     page = render_report(
         table,
         statistics,

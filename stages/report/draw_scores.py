@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.records import Regime
+from stages.report.logodds import log_odds
 from stages.report.style import REGIME_COLOURS, padded, percent_axis
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES, cell_text
@@ -56,8 +59,13 @@ def _write_cells(ax: Axes, table: TransferTable, regime: Regime, shade: Any) -> 
         ax.text(column, row, words, ha="center", va="center", fontsize=size, color=colour)
 
 
-def regime_figure(table: TransferTable) -> Figure | None:
-    """Draw each data set's scores under every regime: points are backbones, the bar is their mean."""
+def regime_figure(
+    table: TransferTable, state_of_the_art: Mapping[str, float] = MappingProxyType({})
+) -> Figure | None:
+    """Draw each data set's scores under every regime: points are backbones, the bar is their mean.
+
+    A data set whose best published score is given has a dotted line there (the paper's Fig. 6).
+    """
     from matplotlib.figure import Figure
 
     if len(table.regimes) < 2 or table.cells["value"].isna().all():
@@ -72,12 +80,13 @@ def regime_figure(table: TransferTable) -> Figure | None:
         values.append(wide)
         shift = (place - (len(table.regimes) - 1) / 2) * step
         _one_regime(ax, wide, shift, step, regime)
+    values.append(_published(ax, table, state_of_the_art))
     ax.set_xticks(range(len(table.datasets)), labels=table.datasets, rotation=35, ha="right")
     ax.grid(visible=False, axis="x")
     ax.set_xlim(-0.55, len(table.datasets) - 0.45)
-    percent_axis(ax, "y", *padded(np.concatenate(values)), most=7)
+    percent_axis(ax, "y", *padded(np.concatenate([v.ravel() for v in values])), most=7)
     ax.set_ylabel("Test score (%)")
-    figure.legend(loc="outside upper center", ncols=len(table.regimes), frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(table.regimes) + 1, frameon=False)
     return figure
 
 
@@ -94,3 +103,13 @@ def _one_regime(ax: Axes, wide: Any, shift: float, step: float, regime: Regime) 
         ax.scatter(at + jitter, found, s=7, color=colour, alpha=0.55, linewidths=0)
         ax.hlines(found.mean(), at - 0.42 * step, at + 0.42 * step, color=colour, linewidth=1.8, label=label)
         label = "_drawn"  # matplotlib keeps names with an underscore out of the key
+
+
+def _published(ax: Axes, table: TransferTable, scores: Mapping[str, float]) -> Any:
+    """Draw the best published scores and return their log odds."""
+    places = [k for k, name in enumerate(table.datasets) if name in scores]
+    odds = log_odds(np.array([scores[table.datasets[k]] for k in places]))
+    if places:
+        left, right = np.array(places) - 0.45, np.array(places) + 0.45
+        ax.hlines(odds, left, right, color="#1a1a1a", linewidth=1.2, linestyle=":", label="state of the art")
+    return odds

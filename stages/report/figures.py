@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stages.report.draw_cells import against_scratch, ranking_figure
@@ -23,6 +24,7 @@ def render_figures(
     *,
     paths: Sequence[ProbePath] = (),
     curves: Sequence[TrainingCurve] = (),
+    state_of_the_art: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, bytes]:
     """Draw every figure that the table has numbers for.
 
@@ -36,6 +38,8 @@ def render_figures(
         The probes' selections, for the figure of the regularisation paths.
     curves : sequence of TrainingCurve
         The losses of the final training runs.
+    state_of_the_art : mapping of str to float, optional
+        Best published score of a data set, a fraction: a line in the figure of the regimes.
 
     Returns
     -------
@@ -55,7 +59,7 @@ def render_figures(
     files: dict[str, bytes] = {}
     with rc_context(RC):
         fits = _fits(table, paths, curves)
-        for name, draw in [*_drawings(table, statistics), *fits]:
+        for name, draw in [*_drawings(table, statistics, state_of_the_art), *fits]:
             figure = draw()
             if figure is not None:
                 files[f"{name}.pdf"], files[f"{name}.png"] = save(figure)
@@ -63,13 +67,13 @@ def render_figures(
 
 
 def _drawings(
-    table: TransferTable, statistics: Mapping[str, Any]
+    table: TransferTable, statistics: Mapping[str, Any], state_of_the_art: Mapping[str, float]
 ) -> Iterator[tuple[str, Callable[[], Figure | None]]]:
     """Name and drawing of each figure, in the order of the report."""
     if not table.backbones:
         return
     yield "transfer", partial(transfer_figure, table, statistics)
-    yield "regimes", partial(regime_figure, table)
+    yield "regimes", partial(regime_figure, table, state_of_the_art)
     yield "fine_tune_against_scratch", partial(against_scratch, table)
     yield "ranking", partial(ranking_figure, table, statistics)
     for regime in table.regimes:

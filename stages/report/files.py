@@ -52,6 +52,35 @@ def statistics_json(statistics: Mapping[str, Any]) -> bytes:
     return (json.dumps(statistics, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def read_published(path: Path) -> dict[str, float]:
+    """Read the best published score of data sets: a UTF-8 csv with the columns dataset and value.
+
+    Returns
+    -------
+    dict of str to float
+        Fractions by data set.
+
+    Raises
+    ------
+    JoinError
+        The file cannot be read, a column is missing, or a value is no fraction between 0 and 1.
+    """
+    try:
+        lines = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise JoinError(f"{path}: cannot be read as UTF-8 csv ({error}): check the path") from error
+    published = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            name, value = line["dataset"], float(line["value"])
+        except (KeyError, TypeError, ValueError):
+            raise JoinError(f"{path}: line {number} has no dataset and value: write dataset,value") from None
+        if not 0 < value < 1:
+            raise JoinError(f"{path}: line {number}: {value:g} is no fraction between 0 and 1")
+        published[name] = value
+    return published
+
+
 def read_scores(path: Path) -> list[Score]:
     r"""Read score rows from a csv, to be joined with one's own.
 

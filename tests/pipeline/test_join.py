@@ -134,3 +134,17 @@ def test_every_score_has_one_source(joined) -> None:
     run(study, ("join",))
     assert json.loads((study.output / "statistics.json").read_text())["cells"]["complete"] == 1
     assert rows_of(study)[0]["source"].startswith("results/linear_probe/")
+
+
+def test_published_scores_are_read_and_drawn(joined, workshop) -> None:
+    (workshop.folder / "theirs.csv").write_text(THEIRS + "their_net,colours,fine_tune,top_1,0.5,,0.61\n")
+    (workshop.folder / "best.csv").write_text("dataset,value\ncolours,0.97\nelsewhere,0.5\n")
+    without = joined(scores=["theirs.csv"])
+    run(without, ("join",))
+    plain = (without.output / "figures" / "regimes.png").read_bytes()
+    study = joined(scores=["theirs.csv"], state_of_the_art="best.csv")
+    run(study, ("join",))
+    assert (study.output / "figures" / "regimes.png").read_bytes() != plain
+    (workshop.folder / "best.csv").write_text("dataset,value\ncolours,97\n")
+    with pytest.raises(JoinError, match="line 2: 97 is no fraction"):
+        run(study, ("join",))
