@@ -154,68 +154,19 @@ def _plain_features(backbone: Backbone, split: Split) -> np.ndarray[Any, Any]:
 
 
 def _probe(split: Split) -> Rows:
-    """Time the whole path of 45 lambdas on real features: ours, and scikit-learn's warm-started lbfgs."""
+    """Time the whole path of 45 lambdas on real features; see `pipeline.bench_probe`.
+
+    On the real sets of $PENULTIMATE_TEST_DATA where it is set, else on the photographs.
+    """
+    from pipeline.bench_probe import SETS, bench_problem, bench_sets
     from stages.extract import extract_features
-    from stages.probe import fit_path
+    from stages.records import FeatureTable
 
+    if root := os.environ.get("PENULTIMATE_TEST_DATA"):
+        return bench_sets(_backbone(), Path(root), SETS, None)
     features = np.concatenate([b.features for b in extract_features(_backbone(), split)])
-    labels = _labels_of(split)
-    lambdas = 10.0 ** np.linspace(-6, 5, 45)
-    sides: dict[str, Callable[[], Any]] = {
-        "scikit-learn, default tolerance": lambda: _plain_path(features, labels, lambdas, 1e-4),
-        "scikit-learn, tolerance 1e-6": lambda: _plain_path(features, labels, lambdas, 1e-6),
-        "penultimate, certified to 1e-3": lambda: fit_path(features, labels, lambdas).objective,
-    }
-    seconds = {}
-    objectives = {}
-    for name, function in sides.items():  # one round: the slow sides take minutes
-        started = time.perf_counter()
-        objectives[name] = np.asarray(function())
-        seconds[name] = time.perf_counter() - started
-    best = np.minimum.reduce(list(objectives.values()))
-    slowest = seconds["scikit-learn, tolerance 1e-6"]
-    return [
-        {
-            "side": name,
-            "rows": len(labels),
-            "classes": int(labels.max()) + 1,
-            "seconds": round(seconds[name], 2),
-            "times_as_fast": round(slowest / seconds[name], 2),
-            "worst_excess": float((objectives[name] / best - 1).max()),
-            "median_excess": float(np.median(objectives[name] / best - 1)),
-        }
-        for name in sides
-    ]
-
-
-def _labels_of(split: Split) -> np.ndarray[Any, Any]:
-    """Use the folders' names as classes where there are several, else the split's own two."""
-    _, labels = np.unique([path.parent.name for path in split.paths], return_inverse=True)
-    return np.asarray(labels if labels.max() > 0 else split.labels)
-
-
-def _plain_path(features: Any, labels: Any, lambdas: Any, tolerance: float) -> list[float]:
-    """Fit as people do: scikit-learn, warm-started from strong to weak; return the true objectives."""
-    import warnings
-
-    from scipy.special import logsumexp
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(tol=tolerance, max_iter=1000, warm_start=True)
-    objectives = {}
-    for strength in sorted(lambdas, reverse=True):
-        model.C = 1 / strength
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the excess printed beside it says it better
-            model.fit(features, labels)
-        logits = np.asarray(model.decision_function(features), dtype=np.float64)
-        if logits.ndim == 1:
-            logits = np.stack([np.zeros_like(logits), logits], axis=1)
-        losses = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
-        weights = np.asarray(model.coef_, dtype=np.float64)
-        objectives[strength] = float(losses.sum() + strength / 2 * (weights**2).sum())
-    return [objectives[strength] for strength in lambdas]
+    table = FeatureTable(features, split.labels, split.ids, ("a", "b"))
+    return bench_problem("photographs", table, table, None)
 
 
 def _train(split: Split) -> Rows:

@@ -173,7 +173,7 @@ _transfer(
 @output_options
 def export_file(key: str, file: Path, as_json: bool, quiet: bool) -> None:
     """Copy the entry KEY to one FILE, to hand over by mail or stick."""
-    from cache.admit import export_entry
+    from cache.hand_over import export_entry
     from pipeline.share import complete
 
     store = _open(quiet)

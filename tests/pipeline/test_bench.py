@@ -1,0 +1,38 @@
+"""The bench measures what it says: both sides solve the same problem, and suboptimality is the protocol's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.bench_probe import SLOW_SIDE, bench_problem, plain_path
+from stages.probe import default_lambdas, fit_path
+from stages.records import FeatureTable
+
+
+@pytest.fixture(scope="module")
+def table() -> FeatureTable:
+    dice = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = (dice.normal(size=(60, 6)) + labels[:, None]).astype(np.float32)
+    return FeatureTable(features, labels, tuple(map(str, range(60))), ("a", "b", "c"))
+
+
+def test_every_side_is_measured_against_the_certified_optimum(table: FeatureTable) -> None:
+    rows = {row["side"]: row for row in bench_problem("blobs", table, table, 1)}
+    assert len(rows) == 6
+    ours, theirs = rows["penultimate path, certified to 1e-3"], rows[SLOW_SIDE]
+    assert ours["worst_suboptimality"] <= 1e-3
+    assert theirs["times_as_fast"] == 1.0
+    assert ours["floor_seconds"] >= 0
+    assert rows["scikit-learn path, tol 1e-4"]["worst_suboptimality"] > ours["worst_suboptimality"]
+    assert rows["LogisticRegressionCV, 5 folds"]["worst_suboptimality"] is None
+
+
+def test_the_other_side_solves_the_same_problem(table: FeatureTable) -> None:
+    grid = default_lambdas()[::-1][5:15]
+    coefficients, intercepts = plain_path(table.features, table.labels, grid, 1e-10, 10_000)
+    ours = fit_path(table.features, table.labels, grid, tolerance=1e-8)
+    np.testing.assert_allclose(np.array(coefficients), ours.coefficients, atol=1e-3)
+    differences = np.array(intercepts) - ours.intercepts
+    np.testing.assert_allclose(differences - differences.mean(axis=1, keepdims=True), 0, atol=1e-2)
