@@ -1,12 +1,8 @@
-"""Coordinates in which the probe is solved: exact ones for the final word, whitened ones for the steps.
+"""The features as the solver reads them: centred, in float64 for the final word, in float32 for the steps.
 
-Centring the features changes nothing (b is free). Two linear maps of the centred features X serve all
-lambdas and all folds:
-
-* exact, float64: X itself where n >= d; where n < d the factor L of X = L Q' (Householder QR), which holds
-  the problem in n dimensions and, being triangular, costs half of its products. No direction is dropped.
-* eigen, float32: Phi = X U with U the eigenvectors of X'X (or L'L), in which the Hessian is nearly
-  diagonal. It steers steps and never certifies.
+Centring changes nothing (b is free) and keeps float32 accurate. The leading eigenvectors of X'X, found once,
+serve the preconditioners of all lambdas and all folds; they steer steps and never certify, and no direction
+is dropped. Weights and gradients have shape (columns, d), so that every product runs along the rows of X.
 """
 
 from __future__ import annotations
@@ -20,144 +16,115 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from stages.probe.losses import row_blocks
+from stages.probe.trapezoid import column_panels, lower_trapezoid, row_panels
 
 Array = NDArray[Any]
 
-TRIANGLE_BLOCKS = 8
 STREAM_BYTES = 64 << 20
+RANK = 64
+"""Eigenvectors that are kept where rows are few: the curvature of a fitted row is small, so that few
+directions of X'X rise above lambda."""
+ALL_DIRECTIONS_ROWS = 2
+"""Rows per column from which all eigenvectors are used: such data are often not separable, every direction
+rises above a weak lambda, and float32 tells them apart only in coordinates of their own."""
+OVERSAMPLING = 8
+POWERS = 2
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Features of all rows, decomposed once."""
+    """Centred features X of all rows, or of some."""
 
     features: Array
     """(n, d) as they were given."""
     mean: NDArray[np.float64]
     """(d,) over all rows."""
     exact: NDArray[np.float64] | None
-    """(n, m) exact coordinates; None where they are read from ``features`` block by block."""
-    reach: NDArray[np.intp] | None
-    """(n,) where ``exact`` is triangular: columns that a row reaches, ascending; None where it is full."""
-    directions: NDArray[np.float64] | None
-    """(d, m) Q, orthonormal columns; None where the exact coordinates are the features themselves."""
-    rotation: NDArray[np.float32]
-    """(m, m) U: eigenvectors as columns, in exact coordinates."""
+    """(n, d) X; None where it is read from ``features`` block by block."""
+    fast: NDArray[np.float32] | None
+    """(n, d) X; None where it is read from ``features`` block by block."""
+    directions: NDArray[np.float32] | None
+    """(d, r) leading eigenvectors of X'X as columns; None where the columns of X are the directions."""
     squares: NDArray[np.float64]
-    """(m,) eigenvalues of X'X, never negative."""
-    eigen: NDArray[np.float32] | None
-    """(n, m) Phi; None where it is formed block by block."""
-
+    """(r,) their eigenvalues, largest first."""
+    rest: float
+    """Mean of the other eigenvalues."""
+    total: float
+    """||X||_F^2: no eigenvalue is larger."""
     rows: int
     """n; less than the rows of ``features`` in a `subset`."""
+    turn: NDArray[np.float64] | None = None
+    """(m, d) Q', rows orthonormal, where X Q is held in place of X; then d stands for m elsewhere."""
+    reach: NDArray[np.intp] | None = None
+    """(n,) columns of the trapezoid that a row reaches, ascending."""
 
     @property
     def size(self) -> int:
-        """Dimensions the solver works in: min(n, d)."""
-        return len(self.squares)
+        """Columns."""
+        return len(self.mean) if self.turn is None else len(self.turn)
 
     def forward(self, weights: Array) -> Array:
-        """Return X W in float64: (m, c) exact coordinates to (n, c)."""
-        out = np.empty((self.rows, weights.shape[1]))
-        if self.exact is not None:
-            for rows, stop in self._steps():
-                np.matmul(self.exact[rows, :stop], weights[:stop], out=out[rows])
-        else:
-            for rows, block in self._blocks(np.float64):
-                np.matmul(block, weights, out=out[rows])
+        """Return X W': (c, d) weights to (n, c), in the dtype of the weights."""
+        out = np.empty((self.rows, len(weights)), weights.dtype)
+        for rows, block in self._strips(weights.dtype):
+            if weights.dtype == np.float64:
+                # BLAS does the narrow product in float64 best with the weights on the left.
+                out[rows] = (weights[:, : block.shape[1]] @ block.T).T
+            else:
+                np.matmul(block, weights[:, : block.shape[1]].T, out=out[rows])
         return out
 
     def backward(self, residuals: Array) -> Array:
-        """Return X'R in float64: (n, c) to (m, c) exact coordinates."""
-        # R'X is the product that BLAS does best with rows of X contiguous.
-        out = np.zeros((residuals.shape[1], self.size))
-        if self.exact is not None:
-            for rows, start, stop in self._steps_back():
-                np.matmul(residuals[rows].T, self.exact[rows, start:stop], out=out[:, start:stop])
+        """Return R'X: (n, c) to (c, d), in the dtype of the residuals."""
+        held = self._held(residuals.dtype)
+        if held is not None and self.reach is None:
+            return np.asarray(residuals.T @ held)
+        out = np.zeros((residuals.shape[1], self.size), residuals.dtype)
+        if held is not None and self.reach is not None:
+            for first, columns in column_panels(self.reach, self.size):
+                np.matmul(residuals[first:].T, held[first:, columns], out=out[:, columns])
         else:
-            for rows, block in self._blocks(np.float64):
+            for rows, block in _centred_blocks(self.features, self.mean, residuals.dtype):
                 out += residuals[rows].T @ block
-        return np.ascontiguousarray(out.T)
-
-    def eigen_forward(self, weights: Array) -> Array:
-        """Return Phi W: (m, c) eigen coordinates to (n, c), in the dtype of the weights."""
-        if self.eigen is not None and weights.dtype == np.float32:
-            return self.eigen @ weights
-        if weights.dtype == np.float64:
-            return self.forward(self.from_eigen(weights))
-        turned, out = self.rotation @ weights, np.empty((self.rows, weights.shape[1]), np.float32)
-        for rows, block in self._blocks(np.float32):
-            np.matmul(block, turned, out=out[rows])
         return out
 
-    def eigen_backward(self, residuals: Array) -> Array:
-        """Return Phi'R: (n, c) to (m, c) eigen coordinates, in the dtype of the residuals."""
-        if self.eigen is not None and residuals.dtype == np.float32:
-            return np.ascontiguousarray((residuals.T @ self.eigen).T)
-        if residuals.dtype == np.float64:
-            return self.to_eigen(self.backward(residuals))
-        out = np.zeros((self.size, residuals.shape[1]), np.float32)
-        for rows, block in self._blocks(np.float32):
-            out += block.T @ residuals[rows]
-        return self.rotation.T @ out
-
-    def to_eigen(self, weights: Array) -> Array:
-        """Turn (m, c) from exact to eigen coordinates, in the dtype of the weights."""
-        return self.rotation.T.astype(weights.dtype, copy=False) @ weights
-
-    def from_eigen(self, weights: Array) -> Array:
-        """Turn (m, c) from eigen to exact coordinates, in the dtype of the weights."""
-        return self.rotation.astype(weights.dtype, copy=False) @ weights
-
     def coefficients(self, weights: Array) -> Array:
-        """Return (c, d) coefficients of the features for (m, c) exact coordinates."""
-        return np.ascontiguousarray((weights if self.directions is None else self.directions @ weights).T)
+        """Return (c, d) coefficients of the features for weights (c, m)."""
+        return weights if self.turn is None else weights @ self.turn
 
     def subset(self, chosen: Array) -> Basis | None:
-        """Return the same coordinates over some of the rows, ascending; None where they are not in memory."""
-        if self.exact is None or self.eigen is None:
+        """Return some of the rows, ascending; None where they are not in memory."""
+        if self.exact is None or self.fast is None:
             return None
-        reach = None if self.reach is None else self.reach[chosen]
+        share = len(chosen) / self.rows
         return replace(
-            self, rows=len(chosen), exact=self.exact[chosen], reach=reach, eigen=self.eigen[chosen]
+            self,
+            rows=len(chosen),
+            exact=self.exact[chosen],
+            fast=self.fast[chosen],
+            reach=None if self.reach is None else self.reach[chosen],
+            squares=self.squares * share,
+            rest=self.rest * share,
         )
 
-    def _steps(self) -> list[tuple[slice, int]]:
-        """Return blocks of rows and the columns they reach."""
-        if self.reach is None:
-            return [(slice(0, self.rows), self.size)]
-        step = -(-self.rows // TRIANGLE_BLOCKS)
-        starts = range(0, self.rows, step)
-        return [
-            (slice(i, min(i + step, self.rows)), int(self.reach[min(i + step, self.rows) - 1]))
-            for i in starts
-        ]
+    def _held(self, dtype: Any) -> Array | None:
+        """Return X in memory, if it is."""
+        return self.exact if dtype == np.float64 else self.fast
 
-    def _steps_back(self) -> list[tuple[slice, int, int]]:
-        """Return blocks of columns and the rows that reach them."""
-        if self.reach is None:
-            return [(slice(0, self.rows), 0, self.size)]
-        step = -(-self.size // TRIANGLE_BLOCKS)
-        return [
-            (slice(int(np.searchsorted(self.reach, i + 1)), self.rows), i, min(i + step, self.size))
-            for i in range(0, self.size, step)
-        ]
-
-    def _blocks(self, dtype: type) -> Iterator[tuple[slice, Array]]:
-        """Yield blocks of centred features, converted on the way."""
-        yield from centred_blocks(self.features, self.mean, dtype)
+    def _strips(self, dtype: Any) -> Iterator[tuple[slice, Array]]:
+        """Yield (rows, X of these rows as far as they reach), from memory or converted on the way."""
+        held = self._held(dtype)
+        if held is None:
+            yield from _centred_blocks(self.features, self.mean, dtype)
+        elif self.reach is None:
+            yield slice(0, self.rows), held
+        else:
+            for rows, stop in row_panels(self.reach):
+                yield rows, held[rows, :stop]
 
 
-def centred_blocks(features: Array, mean: Array, dtype: type) -> Iterator[tuple[slice, Array]]:
-    """Yield (rows, features - mean) in the dtype asked for, a bounded number of rows at a time."""
-    for rows in row_blocks(len(features), 8 * features.shape[1], STREAM_BYTES):
-        block = features[rows].astype(np.float64)
-        block -= mean
-        yield rows, block.astype(dtype, copy=False)
-
-
-def make_basis(features: Array, memory: int | None = None) -> Basis:
-    """Decompose features that were checked.
+def make_basis(features: Array, memory: int | None = None, *, turned: bool = False) -> Basis:
+    """Centre features that were checked, and find their leading directions.
 
     Parameters
     ----------
@@ -166,60 +133,89 @@ def make_basis(features: Array, memory: int | None = None) -> Basis:
     memory
         Bytes that copies of the features may take; beyond it they are read block by block. None: as much
         as the features in float32 take, and 256 MiB at least.
+    turned
+        Whether to hold a trapezoid where that pays and fits: for many products and few solutions that are
+        wanted in coordinates of the features.
     """
     n, d = features.shape
-    mean = _mean(features)
     budget = max(4 * n * d, 256 << 20) if memory is None else memory
-    if n < d:
-        return _wide_basis(features, mean)
+    basis = _held_basis(plain_basis(features), budget)
+    if d <= RANK or n >= ALL_DIRECTIONS_ROWS * d:
+        return _eigen_basis(basis)
+    if turned and basis.exact is not None and 28 * n * d <= budget:
+        lower, turn = lower_trapezoid(basis.exact)
+        reach = np.minimum(np.arange(1, n + 1), len(turn))
+        basis = replace(basis, exact=lower, fast=lower.astype(np.float32), turn=turn, reach=reach)
+    squares, directions = _leading_directions(basis)
+    rest = max(basis.total - float(squares.sum()), 0.0) / max(min(n - 1, d) - len(squares), 1)
+    return replace(basis, directions=directions, squares=squares, rest=rest)
+
+
+def _held_basis(plain: Basis, budget: int) -> Basis:
+    """Return the basis with what fits of X in memory."""
+    n, d = plain.features.shape
     exact = np.empty((n, d)) if 12 * n * d <= budget else None
-    gram = np.zeros((d, d))
-    for rows, block in centred_blocks(features, mean, np.float64):
-        gram += block.T @ block
-        if exact is not None:
-            exact[rows] = block
-    squares, rotation = _eigen(gram)
-    eigen = np.empty((n, d), np.float32) if 4 * n * d <= budget else None
-    if eigen is not None:
-        turn = rotation.astype(np.float32) if exact is None else rotation
-        for rows, block in centred_blocks(features, mean, turn.dtype.type):
-            eigen[rows] = block @ turn
-    return Basis(features, mean, exact, None, None, rotation.astype(np.float32), squares, eigen, n)
+    fast = np.empty((n, d), np.float32) if 4 * n * d <= budget else None
+    if fast is not None:
+        for rows, block in _centred_blocks(plain.features, plain.mean, np.float64):
+            fast[rows] = block
+            if exact is not None:
+                exact[rows] = block
+    return replace(plain, exact=exact, fast=fast)
 
 
 def plain_basis(features: Array) -> Basis:
-    """Return a basis that measures on the features themselves and is no good for steps."""
-    mean = _mean(features)
-    square = sum(float(np.vdot(block, block)) for _, block in centred_blocks(features, mean, np.float64))
-    nothing = np.zeros((0, 0), np.float32)
-    return Basis(
-        features, mean, None, None, None, nothing, np.full(features.shape[1], square), None, len(features)
-    )
-
-
-def _mean(features: Array) -> NDArray[np.float64]:
-    """Return the mean row, (d,)."""
-    total = np.zeros(features.shape[1])
-    for rows in row_blocks(len(features), 8 * features.shape[1], STREAM_BYTES):
+    """Return a basis that measures on the features themselves and knows no directions."""
+    n, d = features.shape
+    total = np.zeros(d)
+    for rows in row_blocks(n, 8 * d, STREAM_BYTES):
         total += features[rows].sum(axis=0, dtype=np.float64)
-    return total / len(features)
+    mean = total / n
+    norm = sum(float(np.vdot(x, x)) for _, x in _centred_blocks(features, mean, np.float64))
+    return Basis(features, mean, None, None, np.zeros((d, 0), np.float32), np.zeros(0), norm / d, norm, n)
 
 
-def _wide_basis(features: Array, mean: Array) -> Basis:
-    """Return the basis of fewer rows than columns, in as many dimensions as rows."""
-    centred = features.astype(np.float64) - mean
-    factors: tuple[Array, Array] = scipy.linalg.qr(
-        centred.T, mode="economic", overwrite_a=True, check_finite=False
+def _centred_blocks(features: Array, mean: Array, dtype: Any) -> Iterator[tuple[slice, Array]]:
+    """Yield (rows, features - mean) in the dtype asked for, a bounded number of rows at a time."""
+    for rows in row_blocks(len(features), 8 * features.shape[1], STREAM_BYTES):
+        block = features[rows].astype(np.float64)
+        block -= mean
+        yield rows, block.astype(dtype, copy=False)
+
+
+def _eigen_basis(basis: Basis) -> Basis:
+    """Return the basis with all eigenvectors: X is turned into them where it is held."""
+    gram = np.zeros((basis.size, basis.size))
+    for _, block in basis._strips(np.float64):
+        gram += block.T @ block
+    squares, turn = _eigen(gram)
+    if basis.exact is None:
+        return replace(basis, directions=turn.astype(np.float32), squares=squares)
+    exact = basis.exact @ turn
+    fast = exact.astype(np.float32)
+    return replace(basis, exact=exact, fast=fast, turn=turn.T, directions=None, squares=squares)
+
+
+def _leading_directions(basis: Basis) -> tuple[Array, Array]:
+    """Return the leading eigenvalues and eigenvectors of X'X by subspace iteration from a fixed start."""
+    wanted = min(RANK, basis.rows)
+    start = np.random.Generator(np.random.PCG64(0)).standard_normal(
+        (basis.rows, min(wanted + OVERSAMPLING, basis.rows)), np.float32
     )
-    directions, exact = factors[0], np.ascontiguousarray(factors[1].T)
-    squares, rotation = _eigen(exact.T @ exact)
-    eigen = (exact @ rotation).astype(np.float32)
-    n = len(features)
-    reach = np.arange(1, n + 1)
-    return Basis(features, mean, exact, reach, directions, rotation.astype(np.float32), squares, eigen, n)
+    span = _orthonormal(basis.backward(start))
+    for _ in range(POWERS):
+        span = _orthonormal(basis.backward(basis.forward(span)))
+    seen = basis.forward(span).astype(np.float64)
+    squares, turn = _eigen(seen.T @ seen)
+    return squares[:wanted], (span.T @ turn[:, :wanted]).astype(np.float32)
+
+
+def _orthonormal(rows: Array) -> Array:
+    """Return an orthonormal basis of what the rows span, as rows."""
+    return np.ascontiguousarray(np.linalg.qr(rows.T)[0].T)
 
 
 def _eigen(gram: Array) -> tuple[Array, Array]:
-    """Return eigenvalues (not below zero) and eigenvectors, strongest first."""
-    squares, rotation = scipy.linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
-    return np.maximum(squares[::-1], 0), np.ascontiguousarray(rotation[:, ::-1])
+    """Return eigenvalues (not below zero) and eigenvectors as columns, strongest first."""
+    squares, turn = scipy.linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+    return np.maximum(squares[::-1], 0), np.ascontiguousarray(turn[:, ::-1])

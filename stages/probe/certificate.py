@@ -27,7 +27,7 @@ from stages.probe.targets import check_features, check_fittable, check_labels, m
 
 Array = NDArray[Any]
 
-ESTIMATE_ACCURACY = 3e-2
+ESTIMATE_ACCURACY = 1e-2
 """||residual||^2 / ||g||^2 of the conjugate gradients behind an estimate: within about a tenth of it."""
 
 
@@ -40,8 +40,8 @@ def estimate(solver: Solver, now: Evaluation, l2_lambda: float) -> tuple[float, 
     if not now.gradient.any():
         return 0.0, 0
     (x, xb), products = solver.newton_step(now, l2_lambda, np.float32, ESTIMATE_ACCURACY)
-    m, P, K = x.shape
-    change = solver.basis.forward(x.reshape(m, -1))
+    P, K, d = x.shape
+    change = solver.basis.forward(x.reshape(-1, d))
     change += xb.ravel()
     bent = change.reshape(-1, P, K).copy()
     solver.loss.product(solver.loss.curvature(now.residuals, np.float64), bent)
@@ -120,11 +120,11 @@ def certify(
     loss = make_loss(targets, np.ones((len(features), 1)))
     null = loss.null()[0]
     sigmoid = targets.loss == "sigmoid"
-    weights = coefficients[targets.present].T
-    bias = np.asarray(intercepts, dtype=np.float64)[targets.present] + basis.mean @ weights
-    logits = basis.forward(weights)[:, :, None] if sigmoid else basis.forward(weights)[:, None]
-    weights = weights[:, :, None] if sigmoid else weights[:, None]
-    point = Point(np.ascontiguousarray(weights), bias[:, None] if sigmoid else bias[None], logits)
+    weights = coefficients[targets.present]
+    bias = np.asarray(intercepts, dtype=np.float64)[targets.present] + weights @ basis.mean
+    side = 1 if sigmoid else 0
+    logits = np.expand_dims(basis.forward(weights), 1 + side)
+    point = Point(np.expand_dims(weights, side), np.expand_dims(bias, side), logits)
     now = Solver(basis, loss, null).evaluate(point, l2_lambda, tolerance)
     return Certificate(
         float(now.objective.sum()), float(now.bound.sum()), float(null.sum()), bool(now.converged.all())

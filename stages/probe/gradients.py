@@ -1,4 +1,4 @@
-"""Linear systems with the Hessian: conjugate gradients for the weights, a dense solve for the intercepts."""
+"""Linear systems with the Hessian: conjugate gradients for the weights, a dense inverse for the intercepts."""
 
 from __future__ import annotations
 
@@ -10,101 +10,105 @@ from numpy.typing import NDArray
 
 from stages.probe.basis import Basis
 from stages.probe.losses import Curvature, Loss
+from stages.probe.preconditioner import Preconditioner
 
 Array = NDArray[Any]
 
 MAX_PRODUCTS = 400
+DEAD = 1e-30
+"""Curvature of an intercept that counts as none: its inverse would not fit into float32."""
 
 
 @dataclass(frozen=True)
 class System:
-    """The Hessian at a point, as products in eigen coordinates."""
+    """The Hessian by the weights with the intercepts eliminated, as products, and an approximate inverse."""
 
     basis: Basis
     loss: Loss
     curvature: Curvature
     l2_lambda: Any
-    n_classes: int
+    intercepts: Array
+    """(P, K, K) inverse of the Hessian by the intercepts."""
+    inverse: Preconditioner
 
     def take(self, problems: Array) -> System:
         """Return the system of some of the problems."""
-        curvature = self.curvature.take(problems)
-        return replace(self, loss=self.loss.take(problems), curvature=curvature)
+        return replace(
+            self,
+            loss=self.loss.take(problems),
+            curvature=self.curvature.take(problems),
+            intercepts=self.intercepts[problems],
+            inverse=self.inverse.take(problems),
+        )
 
-    def product(self, s: Array, sb: Array) -> tuple[Array, Array]:
-        """Return H (s, sb) for (m, P K) and (P K,)."""
-        change = self.basis.eigen_forward(s)
-        change += sb
-        shaped = change.reshape(len(change), -1, self.n_classes)
-        self.loss.product(self.curvature, shaped)
-        out = self.basis.eigen_backward(change)
+    def product(self, s: Array) -> tuple[Array, Array]:
+        """Return H s of (P, K, d), and the change of b (P, K) that keeps its gradient at zero."""
+        P, K, d = s.shape
+        change = self.basis.forward(s.reshape(-1, d)).reshape(-1, P, K)
+        self.loss.product(self.curvature, change)
+        sb = -(self.intercepts @ change.sum(axis=0)[..., None])[..., 0]
+        answer = np.broadcast_to(sb, change.shape).copy()
+        self.loss.product(self.curvature, answer)
+        change += answer
+        out = self.basis.backward(change.reshape(len(change), -1)).reshape(s.shape)
         out += self.l2_lambda * s
-        return out, change.sum(axis=0)
+        return out, sb
 
 
-def conjugate_gradients(
-    system: System, r: Array, rb: Array, inverse: Array, inverse_b: Array, until: Array
-) -> tuple[Array, Array, int]:
-    """Solve H x = r for (m, P K) and (P K,); a problem leaves when its ||r||^2 is below ``until``."""
-    K = system.n_classes
+def dots(a: Array, b: Array) -> Array:
+    """Return the inner product of each problem, (P,), of arrays whose first axis is the problem."""
+    return np.array([np.vdot(x, y) for x, y in zip(a, b, strict=True)])
 
-    def dot(a: Array, b: Array) -> Array:
-        return np.asarray(np.einsum("ij,ij->j", a, b).reshape(-1, K).sum(axis=1))
 
-    def dot_b(a: Array, b: Array) -> Array:
-        return np.asarray((a * b).reshape(-1, K).sum(axis=1))
+def conjugate_gradients(system: System, r: Array, until: Array) -> tuple[Array, Array, int]:
+    """Solve H x = r of (P, K, d); a problem leaves when its ||r||^2 is below ``until``.
 
-    solution, solution_b = np.zeros_like(r), np.zeros_like(rb)
-    x, xb, columns = np.zeros_like(r), np.zeros_like(rb), np.arange(len(rb))
-    z, zb = inverse * r, inverse_b * rb
-    p, pb = z.copy(), zb.copy()
-    energy = dot(r, z) + dot_b(rb, zb)
+    Returns x, the change of the intercepts that goes with it, and the products it took.
+    """
+    solution, solution_b = np.zeros_like(r), np.zeros(r.shape[:2], r.dtype)
+    x, xb, problems = solution.copy(), solution_b.copy(), np.arange(len(r))
+    p = system.inverse.apply(r)
+    energy = dots(r, p)
     products = 0
     while products < MAX_PRODUCTS:
-        q, qb = system.product(p, pb)
+        q, pb = system.product(p)
         products += 1
-        curved = dot(p, q) + dot_b(pb, qb)
-        length = np.repeat(np.where(curved > 0, energy / np.where(curved > 0, curved, 1), 0), K)
-        length = length.astype(r.dtype)
-        p_long = p * length
-        x += p_long
+        curved = dots(p, q)
+        length = np.where(curved > 0, energy / np.where(curved > 0, curved, 1), 0).astype(r.dtype)[:, None]
+        x += p * length[..., None]
         xb += pb * length
-        q *= length
+        q *= length[..., None]
         r -= q
-        rb -= qb * length
-        running = (dot(r, r) > until) & (curved > 0)
+        running = (dots(r, r) > until) & (curved > 0)
         if not running.all():
-            solution[:, columns], solution_b[columns] = x, xb
+            solution[problems], solution_b[problems] = x, xb
             if not running.any():
                 break
-            kept, keep = np.flatnonzero(running), np.repeat(running, K)
-            system, until, energy = system.take(kept), until[kept], energy[kept]
-            columns, inverse_b, xb, rb, pb = (v[keep] for v in (columns, inverse_b, xb, rb, pb))
-            x, r, p, inverse = (np.ascontiguousarray(v[:, keep]) for v in (x, r, p, inverse))
-        z, zb = inverse * r, inverse_b * rb
-        fresh = dot(r, z) + dot_b(rb, zb)
-        ratio = np.repeat(fresh / np.where(energy > 0, energy, 1), K).astype(r.dtype)
-        p *= ratio
+            kept = np.flatnonzero(running)
+            system = system.take(kept)
+            until, energy, problems, x, xb, r, p = (v[kept] for v in (until, energy, problems, x, xb, r, p))
+        z = system.inverse.apply(r)
+        fresh = dots(r, z)
+        p *= (fresh / np.where(energy > 0, energy, 1)).astype(r.dtype)[:, None, None]
         p += z
-        pb = zb + ratio * pb
         energy = fresh
     else:
-        solution[:, columns], solution_b[columns] = x, xb
+        solution[problems], solution_b[problems] = x, xb
     return solution, solution_b, products
 
 
-def solve_intercepts(hessian: Array, slope: Array) -> Array:
-    """Return H^-1 slope for (P, K, K): scaled to a unit diagonal, with the direction of ones made regular."""
+def invert_intercepts(hessian: Array) -> Array:
+    """Return H^-1 of (P, K, K): scaled to a unit diagonal, with the direction of ones made regular."""
     diagonal = np.einsum("pkk->pk", hessian)
-    alive = diagonal > 0
+    alive = diagonal > DEAD
     root = np.sqrt(np.where(alive, diagonal, 1))
-    scaled = hessian / (root[:, :, None] * root[:, None, :])
     K = hessian.shape[1]
+    scale = np.where(alive, 1 / root, 0)
+    scaled = hessian / (root[:, :, None] * root[:, None, :])
     index = np.arange(K)
     scaled[:, index, index] = 1
     if K > 1:
         ones = np.where(alive, root, 0)
         ones /= np.maximum(np.linalg.norm(ones, axis=1, keepdims=True), 1e-300)
         scaled += ones[:, :, None] * ones[:, None, :]
-    right = np.where(alive, slope / root, 0)
-    return np.where(alive, np.linalg.solve(scaled, right[..., None])[..., 0] / root, 0)
+    return np.asarray(np.linalg.inv(scaled) * (scale[:, :, None] * scale[:, None, :]))

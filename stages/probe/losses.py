@@ -20,7 +20,8 @@ from stages.probe.targets import Targets
 Array = NDArray[Any]
 
 BLOCK_BYTES = 1 << 20
-SAFE_EXPONENT = 500.0
+SAFE_EXPONENT = {4: 60.0, 8: 500.0}
+"""Largest exponent whose sum over classes cannot overflow, by bytes of the dtype."""
 
 
 def row_blocks(n: int, bytes_a_row: int, budget: int = BLOCK_BYTES) -> Iterator[slice]:
@@ -157,7 +158,7 @@ def _relative_softmax(z: Array, labels: Array, seen: Array) -> tuple[Array, Arra
     """Turn logits (n, P, K) into probabilities of the other classes; return losses and their sums, (n, P)."""
     index = np.arange(len(labels))
     z -= z[index, :, labels][..., None]
-    if z.max() < SAFE_EXPONENT:
+    if z.max() < SAFE_EXPONENT[z.itemsize]:
         shift, true = 0.0, 1.0
     else:
         top = z.max(axis=2)
@@ -168,7 +169,7 @@ def _relative_softmax(z: Array, labels: Array, seen: Array) -> tuple[Array, Arra
     others = z.sum(axis=2)
     total = true + others
     losses = np.where(np.equal(shift, 0), np.log1p(others), shift + np.log(total))
-    share = seen / total
+    share = (seen / total).astype(z.dtype, copy=False)
     z *= share[..., None]
     return losses * seen, others * share
 

@@ -1,11 +1,11 @@
 """Newton's method for one lambda, several problems side by side, each stopped by its own certificate.
 
-For P problems over the same rows (folds, labels) minimise, in the exact coordinates of `stages.probe.basis`,
+For P problems over the same rows (folds, labels) minimise
 
     J(W, b) = sum of losses + (l2_lambda / 2) ||W||^2
 
-A step solves H s = -g by conjugate gradients in float32 eigen coordinates, preconditioned by
-1 / (c s_j^2 + lambda) with c the mean curvature of the loss; what was gained is measured in float64, where
+A step solves H s = -g by preconditioned conjugate gradients in float32; what was gained is measured in
+float64, where
 
     bound = J(W, b) - J(W, b*) + ||g_W(W, b*)||^2 / (2 lambda),     b* = argmin over b of J(W, .)
 
@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.probe.basis import Basis
-from stages.probe.gradients import System, conjugate_gradients, solve_intercepts
+from stages.probe.gradients import System, conjugate_gradients, dots, invert_intercepts
 from stages.probe.losses import Loss
 from stages.probe.points import Evaluation, Point, Solution
+from stages.probe.preconditioner import make_preconditioner
 
 Array = NDArray[Any]
 
@@ -35,8 +36,8 @@ AIM = 0.35
 """Share of the goal that a step aims for, so that its nonlinear part fits in too."""
 STALLED = 0.5
 INTERCEPT_ROUNDS = 8
-INTERCEPT_SHARE = 1e-9
-"""Of the tolerance: what may be left of J(W, b) - J(W, b*)."""
+INTERCEPT_SHARE = 1e-4
+"""Of the tolerance: what J(W, b) - J(W, b*) may add to the bound, by way of the gradient as well."""
 ROUNDING = 4 * np.finfo(np.float64).eps
 """Of J: two objectives closer than this are the same float64 sum (all features constant: J = J_null)."""
 HALVINGS = 20
@@ -51,11 +52,14 @@ class Solver:
     null: Array
     """(P,) J_null."""
 
-    def solve(self, start: Point, l2_lambda: float, tolerance: float) -> Solution:
-        """Improve the start (in place) until every problem has converged or none gains any more."""
+    def solve(self, start: Point, l2_lambda: float, tolerance: float, *, doubtful: bool = False) -> Solution:
+        """Improve the start (in place) until every problem has converged or none gains any more.
+
+        A ``doubtful`` start is first measured in float32, which may find it wanting and never good.
+        """
         point, passes = start, 1
-        now = self.evaluate(point, l2_lambda, tolerance)
-        whole = now
+        now = self.evaluate(point, l2_lambda, tolerance, coarse=doubtful)
+        whole, opening = now, now.strain
         active = np.flatnonzero(~now.converged)
         part, solver = point, self
         if len(active) < len(whole.goal):
@@ -83,76 +87,76 @@ class Solver:
                 part, solver = part.take(left), solver.take(left)
                 after = after.take(left)
             now = after
-        return Solution(point, whole.objective, whole.bound, whole.converged, whole, passes)
+        return Solution(point, whole.objective, whole.bound, whole.converged, whole, passes, opening)
 
-    def evaluate(self, point: Point, l2_lambda: float, tolerance: float) -> Evaluation:
-        """Move the intercepts to their optimum and measure the point in float64."""
-        n = len(point.logits)
-        penalty = l2_lambda / 2 * np.einsum("mpk,mpk->p", point.weights, point.weights)
+    def evaluate(
+        self, point: Point, l2_lambda: float, tolerance: float, *, coarse: bool = False
+    ) -> Evaluation:
+        """Move the intercepts to their optimum and measure the point in float64.
+
+        A ``coarse`` measurement forms the gradient in float32 first and ends there if nothing has converged.
+        """
+        penalty = l2_lambda / 2 * dots(point.weights, point.weights)
         residuals = np.empty_like(point.logits)
-        top = self.basis.squares[0]
+        top = self.basis.total
         fine = INTERCEPT_SHARE * tolerance * l2_lambda / (l2_lambda + top)
         for turn in range(INTERCEPT_ROUNDS):
             loss, slope = self.loss.residuals(point.logits, point.intercepts, residuals)
             if turn == 0:
-                curvature = self.loss.intercept_hessian(residuals)
-            move = solve_intercepts(curvature, slope)
+                hessian = self.loss.intercept_hessian(residuals)
+                inverse = invert_intercepts(hessian)
+            move = (inverse @ slope[..., None])[..., 0]
             excess = 0.5 * (move * slope).sum(axis=1)
             J = loss + penalty
             if (excess <= fine * np.maximum(np.minimum(J, self.null - J), ROUNDING * J)).all():
                 break
             if turn + 1 < INTERCEPT_ROUNDS:
                 point.intercepts = point.intercepts - move
-        gradient = self.basis.backward(residuals.reshape(n, -1)).reshape(point.weights.shape)
-        gradient += l2_lambda * point.weights
-        # What is left of b - b* moves the gradient by no more than sqrt(top * excess): ||H|| <= top / 2.
-        norm = np.sqrt(np.einsum("mpk,mpk->p", gradient, gradient)) + np.sqrt(top * np.maximum(excess, 0))
-        bound = excess + norm**2 / (2 * l2_lambda)
-        goal = np.maximum(tolerance * np.minimum(J - bound, self.null - J), ROUNDING * J)
-        diagonal = np.einsum("pkk->pk", curvature).copy()
-        return Evaluation(J, bound, goal, gradient, slope, diagonal, residuals)
+        for dtype in (np.float32, np.float64) if coarse else (np.float64,):
+            flat = residuals.reshape(len(residuals), -1).astype(dtype, copy=False)
+            gradient = l2_lambda * point.weights
+            gradient += self.basis.backward(flat).reshape(gradient.shape)
+            # What is left of b - b* moves the gradient by no more than sqrt(top * excess): ||H|| <= top / 2.
+            norm = np.sqrt(dots(gradient, gradient)) + np.sqrt(top * np.maximum(excess, 0))
+            bound = excess + norm**2 / (2 * l2_lambda)
+            goal = np.maximum(tolerance * np.minimum(J - bound, self.null - J), ROUNDING * J)
+            if (bound > goal).all():
+                break
+        return Evaluation(J, bound, goal, gradient, slope, hessian, inverse, residuals)
 
     def newton_step(
         self, now: Evaluation, l2_lambda: float, dtype: type, reduction: float | None = None
     ) -> tuple[tuple[Array, Array], int]:
-        """Return the Newton step (m, P, K) and (P, K) in exact coordinates, and the products it took.
+        """Return the Newton step (P, K, d) and (P, K), and the products it took.
 
         It ends where the goal is in reach, and at the latest where ||residual||^2 <= REDUCTION ||g||^2;
         with a ``reduction`` of the caller's exactly there.
         """
-        m, P, K = now.gradient.shape
-        scale = np.sqrt(np.einsum("mpk,mpk->p", now.gradient, now.gradient))
+        scale = np.sqrt(dots(now.gradient, now.gradient))
         scale[scale == 0] = 1
-        columns = np.repeat(scale, K)
-        g = (now.gradient.reshape(m, -1) / columns).astype(dtype)
-        gb = (now.intercept_gradient.ravel() / columns).astype(dtype)
-        rows = self.loss.seen.sum(axis=0)
-        mean_curvature = np.repeat(now.intercept_curvature.mean(axis=1) / np.maximum(rows, 1), K)
-        share = rows / len(self.loss.seen)
-        inverse = 1 / (np.outer(self.basis.squares, mean_curvature * np.repeat(share, K)) + l2_lambda)
-        floor = np.finfo(np.float32).tiny
-        inverse_b = (1 / np.maximum(mean_curvature * np.repeat(rows, K), floor)).astype(dtype)
+        r: Array = (now.gradient / -scale[:, None, None]).astype(dtype)
         aim = 2 * l2_lambda * AIM * np.maximum(now.goal, 0) / scale**2
-        until = np.maximum(aim, REDUCTION) if reduction is None else np.full(P, reduction)
-        system = System(self.basis, self.loss, self.loss.curvature(now.residuals, dtype), dtype(l2_lambda), K)
-        s, sb, products = conjugate_gradients(
-            system, self.basis.to_eigen(-g), -gb, inverse.astype(dtype), inverse_b, until
-        )
-        weights = self.basis.from_eigen(s).astype(np.float64) * columns
-        return (weights.reshape(m, P, K), (sb * columns).reshape(P, K)), products
+        until = np.maximum(aim, REDUCTION) if reduction is None else np.full(len(scale), reduction)
+        inverse = make_preconditioner(self.basis, now.intercept_hessian, l2_lambda, dtype)
+        curvature = self.loss.curvature(now.residuals, dtype)
+        intercepts: Array = now.intercept_inverse.astype(dtype)
+        system = System(self.basis, self.loss, curvature, dtype(l2_lambda), intercepts, inverse)
+        s, sb, products = conjugate_gradients(system, r, until)
+        # The intercepts go to their optimum for the new weights, and what was left before the step with them.
+        left = (now.intercept_inverse @ now.intercept_gradient[..., None])[..., 0]
+        return (s.astype(np.float64) * scale[:, None, None], sb * scale[:, None] - left), products
 
     def _advance(
         self, point: Point, now: Evaluation, step: tuple[Array, Array], l2_lambda: float, tolerance: float
     ) -> tuple[Evaluation, bool]:
         """Take the step, halved per problem until J does not grow; the point changes in place."""
         weights, intercepts = step
-        m, P, _ = weights.shape
-        logits = self.basis.forward(weights.reshape(m, -1)).reshape(point.logits.shape)
+        logits = self.basis.forward(weights.reshape(-1, weights.shape[-1])).reshape(point.logits.shape)
         old = point.intercepts
         point.weights += weights
         point.logits += logits
         point.intercepts = old + intercepts
-        taken, halved = np.ones(P), False
+        taken, halved = np.ones(len(old)), False
         for _ in range(HALVINGS):
             after = self.evaluate(point, l2_lambda, tolerance)
             worse = after.objective > now.objective * (1 + 1e-12)
@@ -161,7 +165,7 @@ class Solver:
             halved = True
             taken_new = np.where(worse, taken / 2, taken)
             back = (taken_new - taken)[:, None]
-            point.weights += back * weights
+            point.weights += back[..., None] * weights
             point.logits += back * logits
             point.intercepts = np.where(
                 worse[:, None], old + taken_new[:, None] * intercepts, point.intercepts

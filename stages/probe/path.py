@@ -121,7 +121,7 @@ def _fit(
 ) -> PathResult:
     """Walk the grid from strong to weak and write each point where it was asked for."""
     mark = time.perf_counter()
-    basis = make_basis(features, memory)
+    basis = make_basis(features, memory, turned=2 * features.shape[0] < features.shape[1])
     loss = make_loss(targets, np.ones((len(features), 1)))
     solver = Solver(basis, loss, loss.null()[0])
     L, K, d = len(grid), len(targets.limits), features.shape[1]
@@ -152,9 +152,9 @@ def unfold(basis: Basis, targets: Targets, weights: Array, intercepts: Array) ->
     Parameters
     ----------
     weights, intercepts
-        (m, P, K) and (P, K) of one subset of rows: P = 1 for a softmax, K = 1 for sigmoids.
+        (P, K, d) and (P, K) of one subset of rows: P = 1 for a softmax, K = 1 for sigmoids.
     """
-    coefficients = basis.coefficients(weights.reshape(len(weights), -1))
+    coefficients = basis.coefficients(weights.reshape(-1, basis.size))
     raw = intercepts.ravel()
     shifted = raw - coefficients @ basis.mean
     infinite = np.abs(raw) >= -ABSENT / 2

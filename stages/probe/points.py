@@ -16,7 +16,7 @@ class Point:
     """A candidate solution of P problems."""
 
     weights: Array
-    """(m, P, K) exact coordinates."""
+    """(P, K, d)."""
     intercepts: Array
     """(P, K)."""
     logits: Array
@@ -25,14 +25,14 @@ class Point:
     def take(self, problems: Array) -> Point:
         """Return some of the problems."""
         return Point(
-            np.ascontiguousarray(self.weights[:, problems]),
+            self.weights[problems],
             self.intercepts[problems],
             np.ascontiguousarray(self.logits[:, problems]),
         )
 
     def put(self, problems: Array, other: Point) -> None:
         """Overwrite some of the problems."""
-        self.weights[:, problems] = other.weights
+        self.weights[problems] = other.weights
         self.intercepts[problems] = other.intercepts
         self.logits[:, problems] = other.logits
 
@@ -48,11 +48,13 @@ class Evaluation:
     goal: Array
     """(P,) the bound at which a problem has converged; not positive where J is no better than J_null."""
     gradient: Array
-    """(m, P, K) by the weights, exact coordinates."""
+    """(P, K, d) by the weights."""
     intercept_gradient: Array
     """(P, K)."""
-    intercept_curvature: Array
-    """(P, K) diagonal of the Hessian by b."""
+    intercept_hessian: Array
+    """(P, K, K) of J by b."""
+    intercept_inverse: Array
+    """(P, K, K)."""
     residuals: Array
     """(n, P, K)."""
 
@@ -61,15 +63,21 @@ class Evaluation:
         """(P,) whether the goal was met."""
         return self.bound <= self.goal
 
+    @property
+    def strain(self) -> float:
+        """Largest bound in units of its goal."""
+        return float((self.bound / np.maximum(self.goal, np.finfo(np.float64).tiny)).max())
+
     def take(self, problems: Array) -> Evaluation:
         """Return what is known of some of the problems."""
         return Evaluation(
             self.objective[problems],
             self.bound[problems],
             self.goal[problems],
-            np.ascontiguousarray(self.gradient[:, problems]),
+            self.gradient[problems],
             self.intercept_gradient[problems],
-            self.intercept_curvature[problems],
+            self.intercept_hessian[problems],
+            self.intercept_inverse[problems],
             np.ascontiguousarray(self.residuals[:, problems]),
         )
 
@@ -77,9 +85,10 @@ class Evaluation:
         """Overwrite what is known of some of the problems."""
         self.objective[problems], self.bound[problems] = other.objective, other.bound
         self.goal[problems] = other.goal
-        self.gradient[:, problems] = other.gradient
+        self.gradient[problems] = other.gradient
         self.intercept_gradient[problems] = other.intercept_gradient
-        self.intercept_curvature[problems] = other.intercept_curvature
+        self.intercept_hessian[problems] = other.intercept_hessian
+        self.intercept_inverse[problems] = other.intercept_inverse
         self.residuals[:, problems] = other.residuals
 
 
@@ -95,3 +104,5 @@ class Solution:
     """Of the point."""
     passes: int
     """Over the features, forth and back."""
+    opening: float
+    """`Evaluation.strain` of the start."""

@@ -106,8 +106,9 @@ def _prepare(
     loss = make_loss(replace(targets, labels=targets.labels[fitted]), np.ones((len(fitted), 1)))
 
     def apart(point: Point, which: int) -> Array:
-        m, P, K = point.weights.shape
-        return _scores(targets, point, which, held.forward(point.weights.reshape(m, -1)).reshape(-1, P, K))
+        P, K, d = point.weights.shape
+        logits = held.forward(point.weights.reshape(-1, d).astype(np.float32))
+        return _scores(targets, point, which, logits.reshape(-1, P, K))
 
     return Solver(only, loss, loss.null()[0]), apart
 
@@ -148,14 +149,14 @@ def _remember(
     warm: dict[float, Point], l2_lambda: float, point: Point, targets: Targets, n_trials: int
 ) -> None:
     """Add a group's solutions to the mean of all trials; intercepts are the median of its first group."""
-    m, _, K = point.weights.shape
+    _, K, d = point.weights.shape
     outputs = 1 if targets.loss == "softmax" else len(targets.present)
-    weights = point.weights.reshape(m, -1, outputs, K).sum(axis=1) / n_trials
-    intercepts = np.median(point.intercepts.reshape(-1, outputs, K), axis=0)
-    if l2_lambda in warm:
-        weights = warm[l2_lambda].weights + weights
-        intercepts = warm[l2_lambda].intercepts
-    warm[l2_lambda] = Point(weights.astype(np.float32), intercepts, np.zeros((0, outputs, K)))
+    if l2_lambda not in warm:
+        intercepts = np.median(point.intercepts.reshape(-1, outputs, K), axis=0)
+        zeros = np.zeros((outputs, K, d), np.float32)
+        warm[l2_lambda] = Point(zeros, intercepts, np.zeros((0, outputs, K)))
+    for weights in point.weights.reshape(-1, outputs, K, d):
+        warm[l2_lambda].weights += (weights / n_trials).astype(np.float32)
 
 
 class _Tally:

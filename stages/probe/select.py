@@ -180,7 +180,9 @@ class _Fits:
 
     def scan(self, trials: list[Trial], grid: Array, progress: Progress | None) -> tuple[Scan, Basis | None]:
         """Score a descending grid; return the basis that all trials shared, if they did."""
-        basis = make_basis(self.table.features, self.memory) if self.scaling == "none" else None
+        basis = None
+        if self.scaling == "none":
+            basis = make_basis(self.table.features, self.memory, turned=True)
         parts = ((basis or self._scaled_basis(t.fitted), [t]) for t in trials)
         shared = [(basis, trials)] if basis is not None else parts
         found = scan(
@@ -229,8 +231,8 @@ class _Fits:
 def _warmed(start: Point, basis: Basis) -> Point:
     """Return the start with its logits."""
     weights = start.weights.astype(np.float64)
-    m, P, K = weights.shape
-    logits = basis.forward(weights.reshape(m, -1)).reshape(-1, P, K)
+    P, K, d = weights.shape
+    logits = basis.forward(weights.reshape(-1, d)).reshape(-1, P, K)
     return Point(weights, start.intercepts.copy(), logits)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from joblib import cpu_count
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from stages.errors import ProbeError
 
@@ -24,7 +24,8 @@ def limited_threads(threads: int | None) -> Iterator[None]:
     """
     if threads is not None and threads < 1:
         raise ProbeError(f"threads = {threads}: give at least one")
-    current = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    limit = min([threads or cpu_count(), *current]) if threads is None else threads
-    with threadpool_limits(limits=limit, user_api="blas"):
+    pools = ThreadpoolController()
+    current = [pool["num_threads"] for pool in pools.info() if pool["user_api"] == "blas"]
+    limit = min([cpu_count(), *current]) if threads is None else threads
+    with pools.limit(limits=limit, user_api="blas"):
         yield

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stages.probe.newton import Solver
 from stages.probe.points import Point, Solution
+from stages.probe.span import step_in_span
 
 Array = NDArray[Any]
 
@@ -20,68 +21,99 @@ LOOSE = 1e-2
 """Tolerance of the points in between, which are thrown away."""
 FIRST = 0.1
 """A walk starts where lambda is at least this share of the largest eigenvalue of the null Hessian."""
+INCREMENTS = 2
+FINE = 1e-5
+"""Tolerance below which float32 is too coarse to tell increments apart."""
+STRAIN = 1e-3
+"""Least strain from which growth to the next lambda is reckoned."""
 KEPT_LOGITS_BYTES = 64 << 20
 SAMPLE_ROWS = 4096
 GROWTH_ROWS = 200
 
 
+@dataclass(frozen=True)
+class Increment:
+    """From one point of a walk to the next."""
+
+    width: float
+    """Of log lambda."""
+    by: Point
+    change: Array
+    """(n, P, K) of the logits, intercepts included, in the dtype of the model."""
+
+
 @dataclass
 class Trail:
-    """The last points of a walk, extrapolated along log lambda.
+    """The last point of a walk and the increments before it, extrapolated along log lambda.
 
-    With increments d_1 (last) and d_2 of the logits per unit of log lambda, the next increment is
+    With increments d_1 (last) and d_2 of the logits per unit of log lambda, the next increment is first
     rho d_1, rho = <d_1, d_2> / ||d_2||^2: exact where W goes like 1 / lambda (strong lambda) and where it
-    goes like log lambda (weak lambda). It is linear in the points, so the logits need no product.
+    goes like log lambda (weak lambda). One Newton step in the span of the increments corrects it. All of it
+    is linear in the points, so the logits need no product.
     """
 
     solver: Solver
     keep_logits: bool
-    points: list[tuple[float, Point]] = field(default_factory=list)
+    dtype: type
+    at: float = 0.0
+    last: Point | None = None
+    increments: list[Increment] = field(default_factory=list)
 
     def add(self, l2_lambda: float, point: Point) -> None:
         """Remember a point; without room for logits only a sample of their rows."""
         if not self.keep_logits:
             point = Point(point.weights, point.intercepts, point.logits[:SAMPLE_ROWS].copy())
-        self.points = [*self.points[-2:], (float(np.log(l2_lambda)), point)]
+        at, last = float(np.log(l2_lambda)), self.last
+        if last is not None:
+            by = Point(
+                point.weights - last.weights,
+                point.intercepts - last.intercepts,
+                point.logits - last.logits,
+            )
+            change: Array = (by.logits + by.intercepts).astype(self.dtype, copy=False)
+            self.increments = [Increment(self.at - at, by, change), *self.increments[: INCREMENTS - 1]]
+        self.at, self.last = at, point
 
     def predict(self, l2_lambda: float) -> Point:
         """Return a fresh point at which to start."""
-        at, last = self.points[-1]
-        if len(self.points) == 1:
-            guess = Point(last.weights.copy(), last.intercepts.copy(), last.logits.copy())
-        else:
-            before, previous = self.points[-2]
-            stretch = (np.log(l2_lambda) - at) / (at - before)
-            factor = np.minimum(stretch, 2) * self._growth()[:, None]
-            guess = Point(
-                _beyond(last.weights, previous.weights, factor),
-                _beyond(last.intercepts, previous.intercepts, factor),
-                _beyond(last.logits, previous.logits, factor),
-            )
+        assert self.last is not None
+        last, P = self.last, len(self.last.intercepts)
+        guess = Point(last.weights.copy(), last.intercepts.copy(), last.logits.copy())
+        if self.increments:
+            stretch = (self.at - np.log(l2_lambda)) / self.increments[0].width
+            factors = np.zeros((P, len(self.increments)))
+            factors[:, 0] = np.minimum(stretch, 2) * self._growth()
+            if self.keep_logits:
+                factors += self._correction(factors[:, :1], l2_lambda)
+            for factor, increment in zip(factors.T[:, :, None], self.increments, strict=True):
+                guess.weights += factor[..., None] * increment.by.weights
+                guess.intercepts += factor * increment.by.intercepts
+                guess.logits += factor * increment.by.logits
         if not self.keep_logits:
-            m, P, K = guess.weights.shape
-            guess.logits = self.solver.basis.forward(guess.weights.reshape(m, -1)).reshape(-1, P, K)
+            K, d = guess.weights.shape[1:]
+            guess.logits = self.solver.basis.forward(guess.weights.reshape(-1, d)).reshape(-1, P, K)
         return guess
 
     def _growth(self) -> Array:
         """Return rho of each problem, (P,)."""
-        if len(self.points) < 3:
-            return np.ones(self.points[-1][1].logits.shape[1])
-        (x3, p3), (x2, p2), (x1, p1) = self.points
-        some = slice(None, None, max(1, len(p1.logits) // GROWTH_ROWS))
-        middle = p2.logits[some]
-        d1, d2 = (p1.logits[some] - middle) / (x1 - x2), (middle - p3.logits[some]) / (x2 - x3)
+        if len(self.increments) < 2:
+            return np.ones(len(self.increments[0].by.intercepts))
+        some = slice(None, None, max(1, len(self.increments[0].change) // GROWTH_ROWS))
+        d1, d2 = (i.by.logits[some] / i.width for i in self.increments[:2])
         square = np.einsum("npk,npk->p", d2, d2)
         product = np.einsum("npk,npk->p", d1, d2)
         return np.asarray(np.clip(product / np.where(square > 0, square, 1), 0.5, 3.0))
 
-
-def _beyond(last: Array, previous: Array, factor: Array) -> Array:
-    """Return last + factor (last - previous)."""
-    out = last - previous
-    out *= factor
-    out += last
-    return out
+    def _correction(self, factor: Array, l2_lambda: float) -> Array:
+        """Return what to add to the factors (P, q) after ``factor`` (P, 1) of the first increment."""
+        assert self.last is not None
+        first = self.increments[0]
+        logits: Array = factor.astype(self.dtype) * first.change
+        logits += self.last.logits
+        weights = self.last.weights + factor[..., None] * first.by.weights
+        base = Point(weights, self.last.intercepts, logits)
+        increments, changes = [i.by for i in self.increments], [i.change for i in self.increments]
+        return step_in_span(self.solver.loss, base, increments, changes, l2_lambda)
 
 
 def walk(
@@ -100,20 +132,24 @@ def walk(
     start
         A point near the solution at the first lambda; None: from W = 0, by way of stronger lambdas.
     """
-    n, P, K = solver.basis.rows, len(solver.null), solver.loss.null()[1].shape[1]
-    trail = Trail(solver, 8 * n * P * K <= KEPT_LOGITS_BYTES)
+    n, (P, K) = solver.basis.rows, solver.loss.null()[1].shape
+    dtype = np.float64 if tolerance < FINE else np.float32
+    trail = Trail(solver, 8 * n * P * K <= KEPT_LOGITS_BYTES, dtype)
     steps = list(_steps(solver, np.asarray(grid, dtype=np.float64), start is None))
+    strain, growth = 1.0, 1.0
     for l2_lambda, wanted in steps:
-        if trail.points:
+        if trail.last is not None:
             point = trail.predict(l2_lambda)
         elif start is not None:
             point = start
         else:
-            point = Point(
-                np.zeros((solver.basis.size, P, K)), solver.loss.null()[1].copy(), np.zeros((n, P, K))
-            )
-        solution = solver.solve(point, l2_lambda, tolerance if wanted else max(tolerance, LOOSE))
+            zeros = np.zeros((P, K, solver.basis.size)), solver.loss.null()[1].copy()
+            point = Point(*zeros, np.zeros((n, P, K)))
+        aim = tolerance if wanted else max(tolerance, LOOSE)
+        solution = solver.solve(point, l2_lambda, aim, doubtful=tolerance >= FINE and strain * growth > 1)
         trail.add(l2_lambda, solution.point)
+        growth = solution.opening / strain
+        strain = max(solution.evaluation.strain, STRAIN)
         if wanted:
             yield l2_lambda, solution
 
@@ -124,7 +160,8 @@ def _steps(solver: Solver, grid: Array, from_null: bool) -> Iterator[tuple[float
     p = 1 / (1 + np.exp(-np.clip(intercepts, -50, 50)))
     if intercepts.shape[1] > 1:
         p = np.exp(np.maximum(intercepts, -50))
-    first = FIRST * float((p * (1 - p)).mean()) * float(solver.basis.squares[0])
+    largest = float(solver.basis.squares[0]) if len(solver.basis.squares) else 0.0
+    first = FIRST * float((p * (1 - p)).mean()) * largest
     previous = max(first, grid[0]) if from_null else grid[0]
     if previous > grid[0]:
         yield previous, False
