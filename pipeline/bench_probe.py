@@ -64,9 +64,7 @@ def bench_problem(name: str, train: FeatureTable, test: FeatureTable, threads: i
 
     features, labels, grid = np.asarray(train.features), train.labels, default_lambdas()[::-1]
     threads = threads or worker_count(None)
-    best = fit_path(
-        features, labels, grid, tolerance=REFERENCE_TOLERANCE, estimates=False, threads=threads
-    ).objective
+    best = fit_path(features, labels, grid, tolerance=REFERENCE_TOLERANCE, threads=threads).objective
     rows = []
     with threadpool_limits(threads):
         for side, function in _sides(train, test, grid, threads):

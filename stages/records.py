@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,8 +206,6 @@ class PathResult:
     """(L,) sum of losses in nats + (l2_lambda / 2) ||W||^2."""
     bound: NDArray[np.float64]
     """(L,) the optimum lies no more than this below ``objective``: rigorous."""
-    estimate: NDArray[np.float64]
-    """(L,) how far it most likely lies below: half the squared Newton decrement; NaN where not asked for."""
     converged: NDArray[np.bool_]
     """(L,) whether the tolerance was met, by the protocol's rule."""
     evaluations: NDArray[np.int64]
@@ -216,6 +215,17 @@ class PathResult:
     tolerance: float
     events: tuple[str, ...] = ()
     """What a reader must know: missed tolerances, classes left out."""
+    estimator: Callable[[], NDArray[np.float64]] | None = field(default=None, repr=False, compare=False)
+    """Works the estimates out from the features, which it keeps hold of."""
+
+    @cached_property
+    def estimate(self) -> NDArray[np.float64]:
+        """(L,) how far the optimum most likely lies below ``objective``: half the squared Newton decrement.
+
+        Worked out when it is first asked for, which takes about as long as the path: the bound alone decides
+        on convergence.
+        """
+        return np.full(len(self.lambdas), np.nan) if self.estimator is None else self.estimator()
 
 
 @dataclass(frozen=True)
@@ -301,6 +311,10 @@ class TrainRecipe:
     """Write the curve as TensorBoard's events too, beside ``curve.jsonl``."""
 
 
+WITHOUT_EFFECT = ("device", "num_workers", "image_memory", "validation_curve", "tensorboard")
+"""Fields of a `TrainRecipe` that change how a result is come by, and not the result."""
+
+
 @dataclass(frozen=True)
 class CurvePoint:
     """One line of a training curve."""
@@ -338,6 +352,9 @@ class TrainResult:
     n_test: int
     """Rows of ``scored_on``."""
     seconds: float
+    """Of work, in all attempts that led here."""
+    resumed_from: tuple[int, ...] = ()
+    """Steps at which an interrupted job was taken up again."""
     warnings: tuple[str, ...] = ()
 
 

@@ -97,6 +97,42 @@ def conjugate_gradients(system: System, r: Array, until: Array) -> tuple[Array, 
     return solution, solution_b, products
 
 
+def energies(system: System, r: Array, share: float) -> Array:
+    """Return r' H^-1 r / 2 of each problem, (P,), from below.
+
+    The conjugate gradients that solve H x = r gain this energy step by step (Hestenes and Stiefel, 1952);
+    a problem leaves when its last two steps gained no more than ``share`` of what it has, and when no more
+    than ``share`` of ||r||^2 is left: of badly scaled features either alone ends too early.
+    """
+    total, gains = np.zeros(len(r)), np.full((2, len(r)), np.inf)
+    problems, until = np.arange(len(r)), share * dots(r, r)
+    r = r.copy()
+    p = system.inverse.apply(r)
+    energy = dots(r, p)
+    for _ in range(MAX_PRODUCTS):
+        q, _ = system.product(p)
+        curved = dots(p, q)
+        length = np.where(curved > 0, energy / np.where(curved > 0, curved, 1), 0)
+        gains = np.stack([gains[1], length * energy / 2])
+        total[problems] += gains[1]
+        q *= length.astype(r.dtype)[:, None, None]
+        r -= q
+        gaining = gains.sum(axis=0) > share * total[problems]
+        running = (gaining | (dots(r, r) > until[problems])) & (curved > 0)
+        if not running.any():
+            break
+        if not running.all():
+            kept = np.flatnonzero(running)
+            system = system.take(kept)
+            gains, energy, problems, r, p = gains[:, kept], energy[kept], problems[kept], r[kept], p[kept]
+        z = system.inverse.apply(r)
+        fresh = dots(r, z)
+        p *= (fresh / np.where(energy > 0, energy, 1)).astype(r.dtype)[:, None, None]
+        p += z
+        energy = fresh
+    return total
+
+
 def invert_intercepts(hessian: Array) -> Array:
     """Return H^-1 of (P, K, K): scaled to a unit diagonal, with the direction of ones made regular."""
     diagonal = np.einsum("pkk->pk", hessian)

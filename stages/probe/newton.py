@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.probe.basis import Basis
-from stages.probe.gradients import System, conjugate_gradients, dots, invert_intercepts
+from stages.probe.gradients import System, conjugate_gradients, dots, energies, invert_intercepts
 from stages.probe.losses import Loss
 from stages.probe.points import Evaluation, Point, Solution
 from stages.probe.preconditioner import make_preconditioner
@@ -124,27 +124,34 @@ class Solver:
                 break
         return Evaluation(J, bound, goal, gradient, slope, hessian, inverse, residuals)
 
-    def newton_step(
-        self, now: Evaluation, l2_lambda: float, dtype: type, reduction: float | None = None
-    ) -> tuple[tuple[Array, Array], int]:
+    def newton_step(self, now: Evaluation, l2_lambda: float, dtype: type) -> tuple[tuple[Array, Array], int]:
         """Return the Newton step (P, K, d) and (P, K), and the products it took.
 
-        It ends where the goal is in reach, and at the latest where ||residual||^2 <= REDUCTION ||g||^2;
-        with a ``reduction`` of the caller's exactly there.
+        It ends where the goal is in reach, and at the latest where ||residual||^2 <= REDUCTION ||g||^2.
         """
         scale = np.sqrt(dots(now.gradient, now.gradient))
         scale[scale == 0] = 1
         r: Array = (now.gradient / -scale[:, None, None]).astype(dtype)
         aim = 2 * l2_lambda * AIM * np.maximum(now.goal, 0) / scale**2
-        until = np.maximum(aim, REDUCTION) if reduction is None else np.full(len(scale), reduction)
-        inverse = make_preconditioner(self.basis, now.intercept_hessian, l2_lambda, dtype)
-        curvature = self.loss.curvature(now.residuals, dtype)
-        intercepts: Array = now.intercept_inverse.astype(dtype)
-        system = System(self.basis, self.loss, curvature, dtype(l2_lambda), intercepts, inverse)
-        s, sb, products = conjugate_gradients(system, r, until)
+        until = np.maximum(aim, REDUCTION)
+        s, sb, products = conjugate_gradients(self._system(now, l2_lambda, dtype), r, until)
         # The intercepts go to their optimum for the new weights, and what was left before the step with them.
         left = (now.intercept_inverse @ now.intercept_gradient[..., None])[..., 0]
         return (s.astype(np.float64) * scale[:, None, None], sb * scale[:, None] - left), products
+
+    def decrement(self, now: Evaluation, l2_lambda: float, share: float) -> Array:
+        """Return g' H^-1 g / 2 of each problem, (P,), to about ``share`` of it."""
+        scale = np.sqrt(dots(now.gradient, now.gradient))
+        scale[scale == 0] = 1
+        system = self._system(now, l2_lambda, np.float64)
+        return np.asarray(energies(system, now.gradient / scale[:, None, None], share) * scale**2)
+
+    def _system(self, now: Evaluation, l2_lambda: float, dtype: type) -> System:
+        """Return the Hessian at a point, as products."""
+        inverse = make_preconditioner(self.basis, now.intercept_hessian, l2_lambda, dtype)
+        curvature = self.loss.curvature(now.residuals, dtype)
+        intercepts: Array = now.intercept_inverse.astype(dtype)
+        return System(self.basis, self.loss, curvature, dtype(l2_lambda), intercepts, inverse)
 
     def _advance(
         self, point: Point, now: Evaluation, step: tuple[Array, Array], l2_lambda: float, tolerance: float

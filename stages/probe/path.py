@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stages.errors import ProbeError
 from stages.probe.basis import Basis, make_basis
-from stages.probe.certificate import estimate
+from stages.probe.certificate import estimate, point_at
 from stages.probe.losses import ABSENT, make_loss
 from stages.probe.newton import Solver
 from stages.probe.targets import (
@@ -28,6 +30,9 @@ from stages.probe.walk import walk
 from stages.records import PathResult, Progress
 
 Array = NDArray[Any]
+
+_AT_THE_BEST_INTERCEPTS = 1e-10
+"""A tolerance that leaves next to nothing to be gained by the intercepts alone."""
 log = logging.getLogger(__name__)
 
 
@@ -43,7 +48,6 @@ def fit_path(
     *,
     tolerance: float = 1e-3,
     n_classes: int | None = None,
-    estimates: bool = True,
     memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -67,9 +71,6 @@ def fit_path(
         optimum at W = 0.
     n_classes
         Number of classes; None: the largest label + 1. A class without rows gets weights 0, intercept -inf.
-    estimates
-        Whether to work out ``estimate`` too, NaN otherwise. The bound alone decides on convergence; the
-        estimate takes about as long again as the path.
     memory
         Bytes that copies of the features may take; beyond it they are read block by block at every pass.
         None: as much as they take in float32, and 256 MiB at least. Not counted: a few arrays of
@@ -107,7 +108,8 @@ def fit_path(
     targets = make_targets(labels, n_classes)
     check_fittable(targets)
     with limited_threads(threads):
-        return _fit(features, targets, grid, tolerance, estimates, memory, progress)
+        found = _fit(features, targets, grid, tolerance, memory, progress)
+    return replace(found, estimator=functools.partial(_estimates, features, targets, memory, threads, found))
 
 
 def _fit(
@@ -115,7 +117,6 @@ def _fit(
     targets: Targets,
     grid: Array,
     tolerance: float,
-    estimates: bool,
     memory: int | None,
     progress: Progress | None,
 ) -> PathResult:
@@ -126,24 +127,38 @@ def _fit(
     solver = Solver(basis, loss, loss.null()[0])
     L, K, d = len(grid), len(targets.limits), features.shape[1]
     W, B = np.zeros((L, K, d)), np.zeros((L, K))
-    J, bound, guess, seconds = np.zeros(L), np.zeros(L), np.full(L, np.nan), np.zeros(L)
+    J, bound, seconds = np.zeros(L), np.zeros(L), np.zeros(L)
     converged, passes = np.zeros(L, dtype=np.bool_), np.zeros(L, dtype=np.int64)
     events = list(left_out(targets))
     order = np.argsort(-grid)
     for i, (l2_lambda, solution) in zip(order, walk(solver, grid[order], tolerance), strict=True):
-        products = 0
-        if estimates:
-            guess[i], products = estimate(solver, solution.evaluation, l2_lambda)
         W[i], B[i] = unfold(basis, targets, solution.point.weights, solution.point.intercepts)
         J[i], bound[i] = solution.objective.sum(), solution.bound.sum()
-        converged[i], passes[i] = solution.converged.all(), solution.passes + products
+        converged[i], passes[i] = solution.converged.all(), solution.passes
         seconds[i], mark = time.perf_counter() - mark, time.perf_counter()
         if not converged[i]:
             events.append(missed(l2_lambda, tolerance, bound[i], J[i]))
             log.warning(events[-1])
         if progress is not None:
             progress(int(np.count_nonzero(passes)), L, f"lambda {l2_lambda:.3g}")
-    return PathResult(grid, W, B, J, bound, guess, converged, passes, seconds, tolerance, tuple(events))
+    return PathResult(grid, W, B, J, bound, converged, passes, seconds, tolerance, tuple(events))
+
+
+def _estimates(
+    features: Array, targets: Targets, memory: int | None, threads: int | None, found: PathResult
+) -> NDArray[np.float64]:
+    """Return the estimate of every point of a path: down to the best intercepts, and from there."""
+    with limited_threads(threads):
+        basis = make_basis(features, memory, turned=2 * features.shape[0] < features.shape[1])
+        loss = make_loss(targets, np.ones((len(features), 1)))
+        solver = Solver(basis, loss, loss.null()[0])
+        estimates = np.zeros(len(found.lambdas))
+        for i, l2_lambda in enumerate(found.lambdas):
+            point = point_at(basis, targets, found.coefficients[i], found.intercepts[i])
+            now = solver.evaluate(point, l2_lambda, _AT_THE_BEST_INTERCEPTS)
+            descent = max(float(found.objective[i] - now.objective.sum()), 0.0)
+            estimates[i] = descent + estimate(solver, now, l2_lambda)
+        return estimates
 
 
 def unfold(basis: Basis, targets: Targets, weights: Array, intercepts: Array) -> tuple[Array, Array]:

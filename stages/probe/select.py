@@ -213,7 +213,7 @@ class _Fits:
         figures = {
             "objective": float(solution.objective.sum()),
             "bound": float(solution.bound.sum()),
-            "estimate": estimate(solver, solution.evaluation, l2_lambda)[0],
+            "estimate": estimate(solver, solution.evaluation, l2_lambda),
         }
         return _Fitted(W, b, figures, left_out(targets) + _refit_missed(solution, l2_lambda, self.tolerance))
 

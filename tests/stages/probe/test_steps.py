@@ -157,6 +157,6 @@ def test_a_doubtful_start_is_never_called_good_in_float32(blobs):
 @pytest.mark.parametrize(("n", "d"), [(60, 90), (40, 90), (90, 70), (200, 70)])
 def test_a_path_costs_few_passes(blobs, n, d):
     X, y = blobs(n, d, 4)
-    path = fit_path(X, y, default_lambdas(), estimates=False)
+    path = fit_path(X, y, default_lambdas())
     assert path.converged.all()
     assert path.evaluations.sum() < 4 * len(default_lambdas())
