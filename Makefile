@@ -15,7 +15,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Two stamps: people who only look at the demo do not need the tools of those who change the code.
+# Three stamps: a colleague who has the features needs no torch, and people who only look at the demo do not
+# need the tools of those who change the code. Whoever has a fuller environment already uses that.
+CACHED := $(firstword $(wildcard $(VENV)/demo.stamp) $(VENV)/base.stamp)
+
+$(VENV)/base.stamp: pyproject.toml constraints.txt
+	@echo "building $(VENV) with what cached features need: no torch"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	@echo "building $(VENV): torch and its companions are several GB, this takes a few minutes once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -60,7 +69,7 @@ endef
 extract: $(VENV)/demo.stamp ## stage one of STUDY=...: features into the cache
 	$(call stage,extract)
 
-probe: $(VENV)/demo.stamp ## stage two of STUDY=...: linear probes from cached features
+probe: $(CACHED) ## stage two of STUDY=...: linear probes from cached features
 	$(call stage,probe)
 
 fine-tune: $(VENV)/demo.stamp ## stage three of STUDY=...: fine-tuning
@@ -69,25 +78,25 @@ fine-tune: $(VENV)/demo.stamp ## stage three of STUDY=...: fine-tuning
 scratch: $(VENV)/demo.stamp ## stage three of STUDY=...: training from scratch
 	$(call stage,scratch)
 
-join: $(VENV)/demo.stamp ## stage three of STUDY=...: scores, statistics, figures, report
+join: $(CACHED) ## stage three of STUDY=...: scores, statistics, figures, report
 	$(call stage,join)
 
 report: join ## join, and say how to open the report of STUDY=...
 	@echo "open the report.html named above in a browser; it needs no network"
 
-cache-push: $(VENV)/demo.stamp ## copy what STUDY=... needs (else everything) from the cache to REMOTE=...
+cache-push: $(CACHED) ## copy what STUDY=... needs (else everything) from the cache to REMOTE=...
 	$(call share,push)
 
-cache-pull: $(VENV)/demo.stamp ## copy what STUDY=... needs (else everything) from REMOTE=... into the cache
+cache-pull: $(CACHED) ## copy what STUDY=... needs (else everything) from REMOTE=... into the cache
 	$(call share,pull)
 
-cache-verify: $(VENV)/demo.stamp ## check every byte of the cache (of STUDY=...)
+cache-verify: $(CACHED) ## check every byte of the cache (of STUDY=...)
 	@$(PENULTIMATE) cache verify $(if $(STUDY),--study "$(STUDY)")
 
 run: $(VENV)/demo.stamp ## all stages of STUDY=...
 	$(call stage,run)
 
-status: $(VENV)/demo.stamp ## how far STUDY=... is
+status: $(CACHED) ## how far STUDY=... is
 	$(call stage,status)
 
 readme: $(VENV)/demo.stamp ## run the demo and put its table and figure into the README

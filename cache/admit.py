@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cache.atomic import make_file, make_folder, sealed, temporary_name, write_errors, write_file
-from cache.entry import Entry, map_entry, open_entry, read_provenance, verify_values
-from cache.errors import (
-    CacheReadError,
-    CacheWriteError,
-    DamagedEntryError,
-    InvalidInputError,
-    KeyMissingError,
-    NewerFormatError,
-)
+from cache.atomic import make_file, make_folder
+from cache.entry import Entry, map_entry, open_entry, verify_values
+from cache.errors import CacheReadError, CacheWriteError, DamagedEntryError, NewerFormatError
 from cache.hashing import BytesDone
-from cache.keys import CacheKey, canonical_json, digest_of_key
 from cache.layout import DefectError, NewerDefectError
-from cache.locks import KeyLock
+from cache.publish import publish
 from cache.store import Store
-from cache.system import place_if_absent, sync_folder
 
-_CHUNK_BYTES = 1 << 22
 _CHECK_ROWS = 4096
 
 
@@ -106,12 +95,13 @@ def admit(
         Disk full, no permission.
     """
     arrived, index_sha256 = _verified(path, check, refusal or Refusal(), progress)
-    try:
-        there = store.read(arrived.key)
-    except KeyMissingError:
-        if _publish(store, arrived, provenance or {}):
-            return Admission(store.read(arrived.key, proved=index_sha256), "added")
-        there = store.read(arrived.key)
+    there = store.sound(arrived.key, to_write=True)
+    if there is None:
+        target = store.path_of(arrived.key)
+        done = publish(store.root, path, target, provenance or {}, index_sha256)
+        there = store.read(arrived.key, proved=done.proved)
+        if done.placed:
+            return Admission(there, "added")
     path.unlink(missing_ok=True)
     if there.content_digest == arrived.content_digest:
         return Admission(there, "present")
@@ -137,85 +127,6 @@ def largest_deviation(first: Entry, second: Entry) -> float:
     return difference / magnitude if magnitude else float(difference > 0)
 
 
-def export_entry(store: Store, key: CacheKey | str, target: Path) -> Path:
-    """Copy one verified entry to a file that can be handed over; its provenance goes beside it.
-
-    Parameters
-    ----------
-    store : Store
-        Where it lies.
-    key : CacheKey or str
-        Which one.
-    target : Path
-        A file that does not exist yet, or a folder.
-
-    Raises
-    ------
-    KeyMissingError, DamagedEntryError
-        As `Store.read`.
-    InvalidInputError
-        The target exists.
-    CacheWriteError
-        The disk refused; no partial file stays.
-    """
-    entry = store.read(key)
-    if target.is_dir():
-        target = target / entry.path.name
-    if target.exists():
-        raise InvalidInputError(f"{target}: exists already: remove it, or name another file")
-    temporary = temporary_name(target)
-    try:
-        _copy(entry.path, temporary)
-        with write_errors(target, "exporting"):
-            place_if_absent(temporary, target)
-            sync_folder(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-    write_file(target.with_suffix(".json"), canonical_json(read_provenance(entry.path)))
-    return target
-
-
-def import_entry(store: Store, source: Path, *, key: CacheKey | str | None = None) -> Admission:
-    """Take in one entry file that somebody handed over; the file itself stays, whatever becomes of it.
-
-    Parameters
-    ----------
-    store : Store
-        Where it goes.
-    source : Path
-        An exported entry.
-    key : CacheKey or str, optional
-        The key it has to have; default: whatever its ingredients give.
-
-    Raises
-    ------
-    InvalidInputError
-        There is no such file.
-    DamagedEntryError, NewerFormatError, CacheWriteError
-        As `admit`; no copy stays.
-    """
-    if not source.is_file():
-        raise InvalidInputError(f"{source}: no such file: name an exported entry")
-    refusal = Refusal(str(source), advice="ask whoever gave it to export it again")
-    with _refused(source, refusal), open_entry(source.resolve()) as opened:
-        digest = opened.index.key.digest
-        if key is not None and digest != digest_of_key(key):
-            raise DefectError(f"holds the key {digest}, expected {digest_of_key(key)}")
-    waiting = temporary_name(incoming_folder(store) / source.name)
-    with KeyLock(store.root / "locks", digest).held(store.notify):
-        try:
-            _copy(source, waiting)
-            return admit(
-                store,
-                waiting,
-                check=lambda entry: None if entry.key.digest == digest else "changed while it was read",
-                provenance=read_provenance(source),
-                refusal=refusal,
-            )
-        finally:
-            waiting.unlink(missing_ok=True)
-
-
 def check_file(path: Path, check: Check) -> None:
     """Verify every byte of a file that stays where it is.
 
@@ -224,7 +135,7 @@ def check_file(path: Path, check: Check) -> None:
     DamagedEntryError, NewerFormatError, CacheReadError
         As `admit`.
     """
-    with _refused(path, Refusal()), open_entry(path) as opened:
+    with refusing(path, Refusal()), open_entry(path) as opened:
         entry = map_entry(path, opened)
         verify_values(entry, opened)
         if reason := check(entry):
@@ -235,7 +146,7 @@ def _verified(
     path: Path, check: Check | None, refusal: Refusal, progress: BytesDone | None
 ) -> tuple[Entry, str]:
     """Check every byte of a waiting file; return the entry and the digest of its index."""
-    with _refused(path, refusal, gone=True), open_entry(path) as opened:
+    with refusing(path, refusal, gone=True), open_entry(path) as opened:
         entry = map_entry(path, opened)
         verify_values(entry, opened, progress)
         if check is not None and (reason := check(entry)):
@@ -245,7 +156,7 @@ def _verified(
 
 
 @contextlib.contextmanager
-def _refused(path: Path, refusal: Refusal, *, gone: bool = False) -> Iterator[None]:
+def refusing(path: Path, refusal: Refusal, *, gone: bool = False) -> Iterator[None]:
     """Say what is wrong with a file in the caller's words; ``gone``: it is set aside or removed."""
     place = refusal.place or path
     try:
@@ -270,24 +181,3 @@ def _out_of_the_way(path: Path, aside: Path | None) -> Path | None:
             return aside
     path.unlink(missing_ok=True)
     return None
-
-
-def _publish(store: Store, arrived: Entry, provenance: dict[str, Any]) -> bool:
-    """Move a verified file to its place; False where somebody was faster."""
-    target = store.path_of(arrived.key)
-    make_folder(target.parent, store.root)
-    write_file(target.with_suffix(".json"), canonical_json(provenance), store.root)
-    with write_errors(target, "publishing"):
-        finished = sealed(arrived.path, store.root)
-        placed = place_if_absent(finished, target)
-        finished.unlink(missing_ok=True)
-        sync_folder(target.parent)
-    return placed
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file's bytes and bring them to the disk."""
-    with write_errors(target, "copying"), source.open("rb") as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
-        writer.flush()
-        os.fsync(writer.fileno())

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,8 +54,9 @@ def make_folder(folder: Path, root: Path | None = None) -> Path:
     folder : Path
         It may exist.
     root : Path, optional
-        The store that the folder lies in. The root itself is made under the user's umask, everything
-        below it with the root's permissions.
+        The store that the folder lies in. The root itself is made under the user's umask, or, in a folder
+        whose setgid bit says that it is a group's, with that folder's permissions; everything below it
+        with the root's permissions.
 
     Raises
     ------
@@ -65,6 +67,8 @@ def make_folder(folder: Path, root: Path | None = None) -> Path:
         top = folder if root is None else root
         if not top.is_dir():
             top.mkdir(parents=True, exist_ok=True)
+            if top.parent.stat().st_mode & stat.S_ISGID:
+                grant(top, top.parent)
         level = top
         for name in folder.relative_to(top).parts:
             level = level / name
@@ -108,7 +112,8 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> int:
 
 def temporary_name(target: Path) -> Path:
     """Return a name beside the target that no other process or thread uses."""
-    return target.with_name(f".{target.name[:80]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    beginning = os.fsdecode(os.fsencode(target.name)[:80])
+    return target.with_name(f".{beginning}.{os.getpid()}.{secrets.token_hex(4)}.part")
 
 
 def write_file(target: Path, data: bytes, root: Path | None = None) -> None:
@@ -128,23 +133,38 @@ def write_file(target: Path, data: bytes, root: Path | None = None) -> None:
     CacheWriteError
         Disk full, no permission; the old file is untouched.
     """
+    with write_errors(target, "writing"), _written(target, data, root) as temporary:
+        temporary.replace(target)
+        sync_folder(target.parent)
+
+
+def create_file(target: Path, data: bytes, root: Path | None = None) -> bool:
+    """Put a file in place as `write_file` does, where there is none; False where there is one."""
+    if os.path.lexists(target):
+        return False
+    with write_errors(target, "writing"), _written(target, data, root) as temporary:
+        placed = place_if_absent(temporary, target)
+        sync_folder(target.parent)
+    return placed
+
+
+@contextlib.contextmanager
+def _written(target: Path, data: bytes, root: Path | None) -> Iterator[Path]:
+    """Write and sync a file beside the target; what is left of it afterwards is removed."""
     temporary = temporary_name(target)
-    with write_errors(target, "writing"):
+    try:
+        descriptor = os.open(temporary, WRITE_FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            descriptor = os.open(temporary, WRITE_FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
-                write_all(descriptor, data, 0)
-                if root is not None:
-                    grant(descriptor, root)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            temporary.replace(target)
-            sync_folder(target.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+            write_all(descriptor, data, 0)
+            if root is not None:
+                grant(descriptor, root)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sealed(path: Path, root: Path) -> Path:
@@ -174,14 +194,16 @@ def sealed(path: Path, root: Path) -> Path:
     return path
 
 
-def set_aside(path: Path, folder: Path) -> Path | None:
-    """Move a file into a folder of its store under a name of its own; None where that is not permitted."""
-    target = folder / f"{path.name}.{secrets.token_hex(4)}"
-    try:
-        make_folder(folder, folder.parent)
-        path.rename(target)
-    except OSError:
-        return None
+def set_aside(path: Path, folder: Path) -> Path:
+    """Move a file into a folder of its store under a name of its own, and return that.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made, or the file not be moved.
+    """
+    target = make_folder(folder, folder.parent) / f"{path.name}.{secrets.token_hex(4)}"
+    path.rename(target)
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,12 +10,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cache.errors import RemoteError
 from cache.locks import Notify
+from cache.system import advice
 
 ATTEMPTS = 4
 FIRST_PAUSE_SECONDS = 0.5
 """Doubled after each attempt."""
 
 _FINAL = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_FINAL_NUMBERS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.ENOTDIR,
+    errno.EISDIR, errno.EFBIG,
+}  # fmt: skip
+"""Of a mounted file system: the same will happen again, and the URL, the network and credentials are right."""
 _REFUSALS = ("credential", "permission", "denied", "forbidden", "signature", "401", "403")
 _T = TypeVar("_T")
 
@@ -51,7 +58,7 @@ class Attempts:
             except FileNotFoundError:
                 raise
             except Exception as error:  # every file system has errors of its own
-                if attempt == ATTEMPTS or isinstance(error, _FINAL) or _is_refusal(error):
+                if attempt == ATTEMPTS or _is_final(error):
                     raise RemoteError(None, failure(doing, error), self._url) from error
                 self._notify(f"{self._url}: {failure(doing, error)}; trying again in {pause:g} s")
             time.sleep(pause)
@@ -63,6 +70,10 @@ def failure(doing: str, error: BaseException) -> str:
     """Describe a failure on one line."""
     detail = " ".join(str(error).split())[:200] or "no details"
     what = f"{doing} failed: {type(error).__name__}: {detail}"
+    if _number(error) in _FINAL_NUMBERS:
+        return f"{what}: {advice(_number(error))}"
+    if isinstance(error, PermissionError) and error.filename:  # of a folder, not of a service
+        return f"{what}: ask its owner for the right to read and write there"
     return f"{what}: check the URL, the network and your credentials"
 
 
@@ -75,7 +86,14 @@ def shown(url: str) -> str:
     return urlunsplit(parts._replace(netloc=user + parts.netloc.rpartition("@")[2]))
 
 
-def _is_refusal(error: BaseException) -> bool:
-    """Whether trying again cannot help: credentials, permissions."""
+def _number(error: BaseException) -> int | None:
+    """Return the operating system's number of an error, None where it has none."""
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether trying again cannot help: credentials, permissions, a full disk."""
+    if isinstance(error, _FINAL) or _number(error) in _FINAL_NUMBERS:
+        return True
     words = f"{type(error).__name__} {error}".lower()
     return any(word in words for word in _REFUSALS)

@@ -16,12 +16,14 @@ from cache.digests import CLOCK_RESOLUTION_SECONDS
 from cache.index import Index
 from cache.keys import sha256_of
 from cache.memory import Memory, stamp_of
+from cache.refusals import unreadable
 
 _TABLE = """create table if not exists catalogue_2 (
     device text, inode text, size integer, mtime_ns integer, ctime_ns integer, summary text,
     primary key (device, inode)) without rowid"""
 _INSERT = "insert or replace into catalogue_2 values (?, ?, ?, ?, ?, ?)"
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_PREFIX = re.compile(r"[0-9a-f]{2}\Z")
 _DIGESTS = "ingredient_digests"
 
 Known = Mapping[tuple[Any, ...], str]
@@ -118,11 +120,29 @@ class Catalogue:
 
 
 def files_below(folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:
-    """Yield the digest and the path of every file that is named as an entry, sorted."""
-    for path in sorted(folder.glob(f"??/*{suffix}")):
-        digest = path.name.removesuffix(suffix)
-        if _DIGEST.match(digest) and digest[:2] == path.parent.name:
-            yield digest, path
+    """Yield the digest and the path of every file that is named as an entry, sorted.
+
+    Raises
+    ------
+    CacheReadError
+        The folder, or one in it, cannot be listed; where there is none, nothing is yielded.
+    """
+    for parent in _names_in(folder):
+        if _PREFIX.match(parent) and (folder / parent).is_dir():
+            for name in _names_in(folder / parent):
+                digest = name.removesuffix(suffix)
+                if name != digest and _DIGEST.match(digest) and digest[:2] == parent:
+                    yield digest, folder / parent / name
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Return the names in a folder, sorted; none where it is not there."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
 
 
 def recalled(path: Path, status: os.stat_result, known: Known) -> dict[str, Any] | None:

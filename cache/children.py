@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.errors import CacheWriteError
+from cache.system import advice
+
 _HOME = str(Path(__file__).resolve().parent.parent)
 
 
@@ -25,6 +28,8 @@ class Answer:
     """Its line of JSON; empty where it gave none."""
     failure: str
     """Why there is no usable line; empty where there is one."""
+    ended_by: str = ""
+    """The signal that ended it, where one did: "SIGKILL" is how systems answer to too much memory."""
 
 
 def run_child(module: str, arguments: Sequence[str], timeout: float | None = None) -> Answer:
@@ -58,7 +63,33 @@ def run_child(module: str, arguments: Sequence[str], timeout: float | None = Non
         values = json.loads(child.stdout)
         if isinstance(values, dict):
             return Answer(values, "")
-    return Answer({}, _why(child))
+    ended_by = ""
+    if child.returncode < 0:
+        with contextlib.suppress(ValueError):
+            ended_by = signal.Signals(-child.returncode).name
+    return Answer({}, f"the child was ended by {ended_by}" if ended_by else _why(child), ended_by)
+
+
+def run_builder(log: Path, target: Path) -> str:
+    """Build an entry from a staging log in a child process and return its index digest.
+
+    Raises
+    ------
+    CacheWriteError
+        The child refused or died; the target, if any, was removed.
+    """
+    answer = run_child("cache.build", [str(log.absolute()), str(target.absolute())])
+    if "index_sha256" in answer.values:
+        return str(answer.values["index_sha256"])
+    with contextlib.suppress(OSError):
+        target.unlink()
+    reason = answer.failure or str(answer.values.get("error"))
+    number = answer.values.get("errno")
+    if answer.ended_by == "SIGKILL":
+        what_now = "it most likely ran out of memory: free memory, then run again"
+    else:
+        what_now = advice(number) if number else "free memory and space, then run again"
+    raise CacheWriteError(number, f"building the entry failed: {reason}: {what_now}", str(target.parent))
 
 
 def answer_parent(values: dict[str, Any]) -> None:
@@ -69,8 +100,5 @@ def answer_parent(values: dict[str, Any]) -> None:
 
 def _why(child: subprocess.CompletedProcess[bytes]) -> str:
     """Say in a few words why a child gave no line."""
-    if child.returncode < 0:
-        with contextlib.suppress(ValueError):
-            return f"the child was ended by {signal.Signals(-child.returncode).name}"
     last = child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
     return f"the child ended with status {child.returncode}: {ascii(last[0])[:160]}"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sqlite3
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cache.atomic import make_folder
-from cache.errors import InputChangedError, InvalidInputError
+from cache.errors import CacheWriteError, InputChangedError, InvalidInputError
+from cache.inputs import require_file
+from cache.memory import Memory
 
 CLOCK_RESOLUTION_SECONDS = 2.0
 """A file touched this recently may change again without its time stamp changing (FAT: 2 s)."""
 _CHUNK_BYTES = 1 << 20
+_QUESTIONS = 500
+"""Files asked for at a time; sqlite takes 999 values at least."""
 _TABLE = """create table if not exists digests (
     path blob primary key, size integer, mtime_ns integer, inode integer, sha256 text) without rowid"""
 
@@ -61,6 +63,7 @@ class FileDigests:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._memory = Memory(self.path, _TABLE)
 
     def digest(self, path: Path | str, *, rehash: bool = False) -> str:
         """Return the SHA-256 of one file; see `digest_many`."""
@@ -94,6 +97,8 @@ class FileDigests:
             A file that changed while it was being read.
         """
         files = [Path(path).absolute() for path in paths]
+        with contextlib.suppress(CacheWriteError):  # a folder that cannot be made remembers nothing
+            make_folder(self.path.parent)
         known = {} if rehash else self._recall(files)
         fresh: list[tuple[Path, str, os.stat_result]] = []
         wanted = [path for path in dict.fromkeys(files) if path not in known]
@@ -108,29 +113,22 @@ class FileDigests:
         self._remember(fresh)
         return [known[path] for path in files]
 
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        make_folder(self.path.parent)
-        connection = sqlite3.connect(self.path, timeout=30.0)
-        try:
-            connection.execute(_TABLE)
-            yield connection
-        finally:
-            connection.close()
-
     def _recall(self, files: Sequence[Path]) -> dict[Path, str]:
         """Return the digests of those files whose stamp is still the remembered one."""
+        names = [os.fsencode(path) for path in dict.fromkeys(files)]
+        remembered: dict[bytes, tuple[object, ...]] = {}
+        for first in range(0, len(names), _QUESTIONS):
+            some = names[first : first + _QUESTIONS]
+            marks = ",".join("?" * len(some))
+            rows = self._memory.recall(f"select * from digests where path in ({marks})", some)  # noqa: S608
+            remembered.update(
+                (path, (size, mtime, inode, digest)) for path, size, mtime, inode, digest in rows
+            )
         known: dict[Path, str] = {}
-        query = "select size, mtime_ns, inode, sha256 from digests where path = ?"
-        try:
-            with self._connection() as connection:
-                for path in dict.fromkeys(files):
-                    row = connection.execute(query, (os.fsencode(path),)).fetchone()
-                    if row is not None and row[:3] == _stamp(_stat(path)):
-                        known[path] = row[3]
-        except (sqlite3.Error, OSError):
-            self._discard_damaged()
-            return {}
+        for path in dict.fromkeys(files):
+            *stamp, digest = remembered.get(os.fsencode(path), (None,))
+            if isinstance(digest, str) and (*stamp,) == _stamp(require_file(path)):
+                known[path] = digest
         return known
 
     def _remember(self, fresh: Sequence[tuple[Path, str, os.stat_result]]) -> None:
@@ -141,18 +139,8 @@ class FileDigests:
             for path, digest, status in fresh
             if status.st_mtime_ns < latest
         ]
-        if not rows:
-            return
-        with contextlib.suppress(sqlite3.Error, OSError), self._connection() as connection, connection:
-            connection.executemany("insert or replace into digests values (?, ?, ?, ?, ?)", rows)
-
-    def _discard_damaged(self) -> None:
-        """Remove a memory that is no sqlite file, so that the next run has one again."""
-        with contextlib.suppress(OSError):
-            with self.path.open("rb") as file:
-                head = file.read(16)
-            if head and head != b"SQLite format 3\x00":
-                self.path.unlink()
+        if rows:
+            self._memory.remember("insert or replace into digests values (?, ?, ?, ?, ?)", rows)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:
@@ -160,18 +148,9 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _stat(path: Path) -> os.stat_result:
-    """Look at a file that has to be there."""
-    try:
-        return path.stat()
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path}: cannot be read: {error}") from error
-
-
 def _hash(path: Path) -> tuple[str, os.stat_result, os.stat_result]:
     """Return a file's digest with its status before and after."""
-    if not stat.S_ISREG(_stat(path).st_mode):
-        raise InvalidInputError(f"{path}: is no regular file")
+    require_file(path)
     try:
         with path.open("rb") as file:
             before = os.fstat(file.fileno())

@@ -24,7 +24,7 @@ from cache.keys import CacheKey
 from cache.layout import DefectError, UserBlock, unpack
 from cache.parse import parse_index
 from cache.rows import check_finite, check_ids, check_labels
-from cache.system import READ_FLAGS
+from cache.system import READ_FLAGS, kind_of
 from cache.verified import VerifiedFiles
 
 Known = Callable[[os.stat_result, str], bool]
@@ -213,11 +213,13 @@ def _open_regular(name: str, _flags: int) -> int:
         descriptor = os.open(name, READ_FLAGS)
     except OSError as error:
         if error.errno in _WRONG_KIND:
-            raise DefectError(f"is a symbolic link or no file ({error.strerror})") from error
+            kind = kind_of(os.lstat(name).st_mode)
+            raise DefectError(f"is no regular file but {kind}") from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise DefectError("is no regular file")
+        raise DefectError(f"is no regular file but {kind_of(mode)}")
     return descriptor
 
 

@@ -19,18 +19,33 @@ Every message is one line that says what was found, where, and what to do now.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+# Control characters, line and paragraph separators, characters that reorder a line, lone surrogates.
+NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def one_line(text: object) -> str:
+    r"""Return a text with everything escaped that would break its line or a terminal.
+
+    Examples
+    --------
+    >>> one_line("a\nb.h5")
+    'a\\nb.h5'
+    """
+    return NO_TEXT.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
 class CacheError(Exception):
     """Base class of everything the cache refuses to do."""
 
+    def __str__(self) -> str:
+        return one_line(Exception.__str__(self))
+
 
 class KeyMissingError(CacheError, KeyError):
     """No entry lies under this key, or none has these coordinates."""
-
-    def __str__(self) -> str:
-        return Exception.__str__(self)
 
 
 class DamagedEntryError(KeyMissingError):
@@ -88,7 +103,7 @@ class _SystemError(CacheError, OSError):
     """Says what the operating system said, with the path first."""
 
     def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}" if self.filename else str(self.strerror)
+        return one_line(f"{self.filename}: {self.strerror}" if self.filename else self.strerror)
 
 
 class CacheReadError(_SystemError):

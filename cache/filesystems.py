@@ -18,8 +18,6 @@ import os
 import secrets
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ import fsspec
 from fsspec.callbacks import Callback
 
 from cache.hashing import BytesDone
+from cache.listed import Listed, listed, seconds_of
 from cache.system import place_if_absent, sync_folder
 
 PIECE_BYTES = 1 << 23
@@ -35,20 +34,8 @@ _SEEKING = {"ssh", "sftp"}
 """There a range is read by seeking: the library gives whole files to those who ask for a range."""
 _MOUNTED = {"file", "local"}
 _STREAMING = {"http", "https"}
-_STAMPS = ("ETag", "etag", "md5Hash", "blob_id", "oid", "mtime", "LastModified", "updated")
 _ABANDONED_SECONDS = 86_400.0
 """A temporary file this old belongs to a push that was killed."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A file as a listing tells of it."""
-
-    name: str
-    """Without its folder."""
-    size: int | None
-    stamp: str
-    """Changes when the file does; empty where the file system tells nothing that would."""
 
 
 class FileSystem:
@@ -73,26 +60,34 @@ class FileSystem:
         self._whole = bool(self._protocols & _OBJECT_STORES)
 
     def size(self, name: str) -> int | None:
-        """Return the size of a file, None where there is none."""
+        """Return the size of a file, None where there is none, 0 of what holds no bytes: a FIFO, a device."""
         try:
             self._fs.invalidate_cache()
             info = self._fs.info(self._path(name))
         except FileNotFoundError:
             return None
+        if info["type"] == "other":
+            return 0
         return int(info["size"] or 0) if info["type"] == "file" else None
 
     def listing(self, folder: str) -> list[Listed]:
-        """Return the files of a folder; none where there is no folder."""
+        """Return what lies in a folder; nothing where there is no folder."""
         self._fs.invalidate_cache()
         try:
             infos = self._fs.ls(self._path(folder), detail=True)
         except FileNotFoundError:
             return []
-        return [
-            Listed(str(info["name"]).rstrip("/").rsplit("/", 1)[-1], info.get("size"), _stamp(info))
-            for info in infos
-            if info["type"] == "file"
-        ]
+        return [listed(info) for info in infos]
+
+    def is_there(self) -> bool:
+        """Whether there is a place to look in; of object stores that is known by what lies there."""
+        if self._whole or self.streams:
+            return True
+        try:
+            self._fs.info(self._root)
+        except FileNotFoundError:
+            return False
+        return True
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Return a range of a file; fewer bytes where it ends."""
@@ -223,7 +218,10 @@ class FileSystem:
         """Remove what killed pushes left in a folder."""
         with contextlib.suppress(Exception):  # a courtesy to the disk: nothing depends on it
             for info in self._fs.ls(folder, detail=True):
-                if str(info["name"]).endswith(".part") and time.time() - _seconds(info) > _ABANDONED_SECONDS:
+                if (
+                    str(info["name"]).endswith(".part")
+                    and time.time() - seconds_of(info) > _ABANDONED_SECONDS
+                ):
                     self._discard(info["name"])
 
     def _discard(self, path: str) -> None:
@@ -234,20 +232,6 @@ class FileSystem:
     def _path(self, name: str) -> str:
         """Return the file system's own path of a name."""
         return f"{self._root.rstrip('/')}/{name}"
-
-
-def _stamp(info: dict[str, Any]) -> str:
-    """Return what a listing tells of a file's state."""
-    found = next((f"{name} {info[name]}" for name in _STAMPS if info.get(name)), "")
-    return f"{info.get('size')} {found}" if found else ""
-
-
-def _seconds(info: dict[str, Any]) -> float:
-    """Return when a file was changed, seconds since the epoch; now, where that is not told."""
-    changed = info.get("mtime")
-    if isinstance(changed, datetime):
-        return changed.timestamp()
-    return float(changed) if isinstance(changed, int | float) else time.time()
 
 
 class _Bytes(Callback):  # type: ignore[misc]

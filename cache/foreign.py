@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.atomic import make_folder
+from cache.admit import incoming_folder
+from cache.annotations import Annotations, about
+from cache.atomic import temporary_name
 from cache.children import run_child
 from cache.digests import digest_of_file
 from cache.entry import Entry
 from cache.errors import InvalidInputError
-from cache.keys import CacheKey, sha256_of
+from cache.inputs import require_file
+from cache.keys import CacheKey
+from cache.layout import HDF5_SIGNATURE
 from cache.store import Store
 
 RECIPE = "foreign-1"
 """Changes when the same files would give another entry."""
 _ROWS_AT_A_TIME = 4096
 _CHILD_SECONDS = 3600.0
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """What belongs to the rows of a table of features."""
-
-    ids: tuple[str, ...]
-    labels: NDArray[Any]
-    """(n,) int64 or (n, K) int8, -1 = ignore."""
-    class_names: tuple[str, ...]
-    multi_label: bool
-    groups: tuple[str | None, ...] | None = None
+_NPY = b"\x93NUMPY"
 
 
 def import_features(
@@ -54,7 +44,7 @@ def import_features(
     features : Path
         A .npy file, (n, d), float32 or float16; float64 is rounded to float32 and the recipe says so.
     annotations : Annotations
-        One for each row, in the order of the rows; see `read_labels`.
+        One for each row, in the order of the rows; see `cache.annotations.read_labels`.
     coordinates : mapping
         What people find it by: backbone, weights, dataset, split, preprocessing.
     provenance : mapping, optional
@@ -67,13 +57,28 @@ def import_features(
     CacheWriteError
         The disk refused.
     """
-    table = _open_npy(features)
+    require_file(features, "name a .npy file of features")
+    return _import_npy(store, features, features, annotations, coordinates, provenance or {})
+
+
+def _import_npy(
+    store: Store,
+    features: Path,
+    named: Path,
+    annotations: Annotations,
+    coordinates: Mapping[str, str | int | float],
+    provenance: Mapping[str, Any],
+) -> Entry:
+    """Make an entry from a .npy file; people know it by another name where it was copied."""
+    table = _open_npy(features, named)
     n = len(annotations.ids)
     if table.shape[0] != n:
-        raise InvalidInputError(f"{features}: {table.shape[0]} rows of features, {n} rows of labels")
+        raise InvalidInputError(
+            f"{named}: {table.shape[0]} rows of features, {n} rows of labels: give one label for each row"
+        )
     key = CacheKey.from_ingredients(
         {
-            "annotations": _digest_of(annotations),
+            "annotations": annotations.digest,
             "coordinates": dict(coordinates),
             "features_sha256": digest_of_file(features),
             "recipe": RECIPE,
@@ -85,20 +90,21 @@ def import_features(
         "coordinates": dict(coordinates),
         "expected_rows": n,
         "multi_label": annotations.multi_label,
-        "provenance": {"features": features.name, **(provenance or {})},
+        "provenance": {"features": named.name, **provenance},
     }
     dtype = np.float32 if table.dtype == np.float64 else table.dtype.newbyteorder("=")
     with store.writer(key, metadata) as writer:
         for start in range(writer.next_row, n, _ROWS_AT_A_TIME):
             rows = slice(start, min(n, start + _ROWS_AT_A_TIME))
             groups = annotations.groups
-            writer.append(
-                np.asarray(table[rows]).astype(dtype),
-                annotations.labels[rows],
-                annotations.ids[rows],
-                stop=rows.stop,
-                row_metadata={} if groups is None else {"group": groups[rows]},
-            )
+            with about(named, "correct it, then import it again"):
+                writer.append(
+                    np.asarray(table[rows]).astype(dtype),
+                    annotations.labels[rows],
+                    annotations.ids[rows],
+                    stop=rows.stop,
+                    row_metadata={} if groups is None else {"group": groups[rows]},
+                )
         return writer.publish()
 
 
@@ -127,101 +133,55 @@ def import_hdf5(
     InvalidInputError
         The dataset is absent, has another kind or shape, lies outside the file, or cannot be read.
     """
+    _refuse_other_than_hdf5(source)
     rows = len(annotations.ids)
-    with tempfile.TemporaryDirectory(dir=make_folder(store.root)) as folder:
-        target = Path(folder) / "features.npy"
-        arguments = [str(source.absolute()), dataset, str(rows), str(target)]
+    target = temporary_name(incoming_folder(store) / "features.npy")
+    try:
+        arguments = [str(source.absolute()), dataset, str(rows), str(target.absolute())]
         answer = run_child("cache.extract_foreign", arguments, timeout=_CHILD_SECONDS)
         if answer.failure or "error" in answer.values:
-            raise InvalidInputError(
-                f"{source}: {answer.failure or answer.values['error']}: nothing was imported"
-            )
+            reason = answer.failure or answer.values["error"]
+            raise InvalidInputError(f"{source}: {reason}: nothing was imported, name another file or dataset")
         where = {"hdf5": source.name, "dataset": dataset, **(provenance or {})}
-        return import_features(store, target, annotations, coordinates, where)
+        return _import_npy(store, target, source, annotations, coordinates, where)
+    finally:
+        target.unlink(missing_ok=True)
 
 
-def read_labels(path: Path, *, class_names: Sequence[str] | None = None) -> Annotations:
-    """Read a csv with the columns ``id,label`` and, optional, ``group``; one line for each row of features.
-
-    Labels joined with ``|`` make the set multi-label, a leading ``?`` means ignore.
-
-    Parameters
-    ----------
-    path : Path
-        UTF-8, with a header line.
-    class_names : sequence of str, optional
-        All classes in their order; default: the labels that occur, sorted by code point.
-
-    Raises
-    ------
-    InvalidInputError
-        A missing column, an empty cell, a label that is no class; the line is named.
-    """
-    lines = _lines(path)
-    cells = [[part.strip() for part in line["label"].split("|")] for line in lines]
-    found = {part.removeprefix("?") for parts in cells for part in parts}
-    names = tuple(class_names) if class_names is not None else tuple(sorted(found))
-    if unknown := sorted(found - set(names)):
-        raise InvalidInputError(
-            f"{path}: {unknown[0]!r:.80} is none of the {len(names)} classes: correct the label"
-        )
-    multi_label = any(len(parts) > 1 or parts[0].startswith("?") for parts in cells)
-    place = {name: k for k, name in enumerate(names)}
-    if multi_label:
-        labels = np.zeros((len(lines), len(names)), dtype=np.int8)
-        for row, parts in enumerate(cells):
-            for part in parts:
-                labels[row, place[part.removeprefix("?")]] = -1 if part.startswith("?") else 1
-    else:
-        labels = np.array([place[parts[0]] for parts in cells], dtype=np.int64)
-    groups = tuple(line["group"] or None for line in lines) if "group" in lines[0] else None
-    return Annotations(tuple(line["id"] for line in lines), labels, names, multi_label, groups)
+def _refuse_other_than_hdf5(source: Path) -> None:
+    """Refuse what HDF5 would not open, with words that say what it is."""
+    size = require_file(source, "name a file of features, .npy or HDF5").st_size
+    with source.open("rb") as file:
+        beginning, place = file.read(len(HDF5_SIGNATURE)), 0
+        while place < size:
+            file.seek(place)
+            if file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE:
+                return
+            place = max(512, 2 * place)
+    raise InvalidInputError(
+        f"{source}: starts with {beginning!r}, so it is no HDF5 file: hand over features as HDF5, or as .npy, "
+        "made by numpy.save"
+    )
 
 
-def _lines(path: Path) -> list[dict[str, str]]:
-    """Read the lines of a csv that has the columns we need."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(f"{path}: cannot be read as UTF-8 csv: {error}") from error
-    if not lines or not {"id", "label"} <= set(lines[0]):
-        raise InvalidInputError(f"{path}: needs a header with id and label, and at least one line")
-    for number, line in enumerate(lines, 2):
-        if not line["id"] or not line["label"] or None in line or None in line.values():
-            raise InvalidInputError(f"{path}: line {number} lacks an id or a label, or has other columns")
-    return lines
-
-
-def _open_npy(path: Path) -> NDArray[Any]:
+def _open_npy(path: Path, named: Path) -> NDArray[Any]:
     """Map a .npy file that holds a table of floats; nothing in it is executed."""
+    with path.open("rb") as file:
+        beginning = file.read(len(_NPY))
+    if beginning != _NPY:
+        raise InvalidInputError(
+            f"{named}: starts with {beginning!r}, so it is no .npy file: save the features with numpy.save"
+        )
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
         raise InvalidInputError(
-            f"{path}: is no .npy file that can be mapped: {ascii(str(error))[:120]}"
+            f"{named}: is no .npy file that can be mapped: {ascii(str(error))[1:-1][:120]}: save the features "
+            "with numpy.save as a (n, d) array of float32"
         ) from error
-    if (
-        not isinstance(table, np.ndarray)
-        or table.ndim != 2
-        or table.dtype.kind != "f"
-        or table.dtype.itemsize > 8
-    ):
-        shape = getattr(table, "shape", None)
+    assert isinstance(table, np.ndarray)  # .npz has other magic bytes
+    if table.ndim != 2 or table.dtype.kind != "f" or table.dtype.itemsize > 8:
         raise InvalidInputError(
-            f"{path}: holds {getattr(table, 'dtype', type(table))} {shape}: expected (n, d) floats"
+            f"{named}: holds {table.dtype} {table.shape}: expected floats (n, d), as astype('float32') makes them"
         )
     return table
-
-
-def _digest_of(annotations: Annotations) -> str:
-    """Return the digest of everything but the features."""
-    return sha256_of(
-        {
-            "class_names": annotations.class_names,
-            "groups": annotations.groups,
-            "ids": annotations.ids,
-            "labels": np.asarray(annotations.labels).tolist(),
-            "multi_label": annotations.multi_label,
-        }
-    )

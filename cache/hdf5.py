@@ -82,13 +82,29 @@ def _differences(file: Any, name: str, spec: ArraySpec) -> Iterator[str]:
     if not isinstance(dataset, h5py.Dataset):
         yield f"{name} is a {type(dataset).__name__} in HDF5"
         return
+    found = (dataset.dtype.str, dataset.shape)
+    if found != (spec.dtype, spec.shape):
+        yield f"{name} is {found} in HDF5, {(spec.dtype, spec.shape)} in the index"
+    elif storage := _odd_storage(dataset):
+        yield f"{name} is {storage} in HDF5, expected contiguous and plain inside the file"
+    elif dataset.id.get_offset() != spec.offset:
+        yield f"{name} lies at byte {dataset.id.get_offset()} in HDF5, at {spec.offset} in the index"
+    if len(dataset.attrs):
+        yield f"{name} has {len(dataset.attrs)} attributes in HDF5"
+
+
+def _odd_storage(dataset: Any) -> str:
+    """Say how a dataset is stored where that is not as we store it; nothing where it is."""
     plist = dataset.id.get_create_plist()
-    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count() or plist.get_nfilters():
-        yield f"{name} is not contiguous, plain and inside the file in HDF5"
-        return
-    found = (dataset.dtype.str, dataset.shape, dataset.id.get_offset(), len(dataset.attrs))
-    if found != (spec.dtype, spec.shape, spec.offset, 0):
-        yield f"{name} is {found} in HDF5, {(spec.dtype, spec.shape, spec.offset, 0)} in the index"
+    if plist.get_layout() == h5py.h5d.VIRTUAL:
+        return "virtual"
+    if plist.get_external_count():
+        return "stored in other files"
+    if plist.get_nfilters():
+        return f"filtered ({plist.get_filter(0)[3].decode('ascii', 'replace')})"
+    if dataset.id.get_space_status() != h5py.h5d.SPACE_STATUS_ALLOCATED:
+        return "not written"
+    return "" if plist.get_layout() == h5py.h5d.CONTIGUOUS else "chunked"
 
 
 def _other_values(path: Path, dataset: Any, name: str, spec: ArraySpec) -> Iterator[str]:

@@ -96,6 +96,8 @@ def unpack(read_at: ReadAt, file_bytes: int) -> UserBlock:
         The digest holds, the version is later than this program's.
     """
     head = read_at(0, HEADER_BYTES)
+    if head.startswith(HDF5_SIGNATURE):
+        raise DefectError("is plain HDF5, without an entry's index in front of it")
     if not head.startswith(MAGIC):
         raise DefectError(f"starts with {head[:16]!r}, not with an entry's magic bytes")
     if len(head) < HEADER_BYTES:

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cache.errors import AmbiguousKeyError, InvalidInputError, KeyMissingError, RemoteError
-from cache.filesystems import Listed
 from cache.keys import canonical_json, sha256_of
+from cache.listed import Listed
 from cache.manifest import Manifest, from_bytes, from_plain, to_plain
 from cache.remote import Remote
 
@@ -119,6 +119,8 @@ def _read_all(remote: Remote, files: Iterable[Listed]) -> Iterator[tuple[Listed,
 
     def read(file: Listed) -> Manifest | str:
         key = file.name.removesuffix(".json")
+        if not file.regular:
+            return "it is no file: remove it, then push the entry again"
         try:
             stamp, plain = listed.get(key, ("", None))
             if stamp and stamp == file.stamp:

@@ -6,8 +6,6 @@ import contextlib
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,13 +13,11 @@ from numpy.typing import NDArray
 from cache.atomic import make_folder, write_errors
 from cache.catalogue import EntryInfo
 from cache.entry import Entry
-from cache.errors import InvalidInputError, KeyMissingError, LockTimeoutError
+from cache.errors import InvalidInputError, KeyMissingError
 from cache.keys import CacheKey, sha256_of
-from cache.locks import KeyLock, silent
 from cache.store import Store
 from cache.system import place_if_absent
 
-DAY_SECONDS = 86_400.0
 _ROWS_AT_A_TIME = 4096
 
 
@@ -168,14 +164,6 @@ def to_collect(
     return chosen
 
 
-@dataclass(frozen=True)
-class Emptied:
-    """What was deleted for good."""
-
-    folders: int
-    nbytes: int
-
-
 def collect(store: Store, infos: Iterable[EntryInfo]) -> list[EntryInfo]:
     """Move entries to the trash and return those that were moved.
 
@@ -216,55 +204,3 @@ def restore(store: Store, key: CacheKey | str) -> Entry:
             side.replace(target.with_suffix(".json"))
     shutil.rmtree(trashed.parent, ignore_errors=True)
     return store.read(key)
-
-
-def empty_trash(store: Store, *, grace: float = 7 * DAY_SECONDS, now: float | None = None) -> Emptied:
-    """Delete for good what has been in the trash or in quarantine for longer than its grace.
-
-    Parameters
-    ----------
-    store : Store
-        Whose trash.
-    grace : float
-        Seconds.
-    now : float, optional
-        Seconds since the epoch; default: the clock's.
-    """
-    moment = time.time() if now is None else now
-    old = [
-        path
-        for folder in ("trash", "quarantine")
-        for path in sorted((store.root / folder).glob("*"))
-        if moment - max(path.lstat().st_mtime, path.lstat().st_ctime) > grace
-    ]
-    return _delete(old)
-
-
-def drop_abandoned(
-    store: Store, *, older_than: float = 30 * DAY_SECONDS, now: float | None = None
-) -> Emptied:
-    """Delete staged rows that nobody has added to for so many seconds and nobody is working on."""
-    moment = time.time() if now is None else now
-    old = []
-    for folder in sorted((store.root / "staging").glob("*")):
-        touched = max(path.lstat().st_mtime for path in (folder, *folder.glob("*")))
-        if moment - touched > older_than:
-            with (
-                contextlib.suppress(LockTimeoutError),
-                KeyLock(store.root / "locks", folder.name).held(silent, 0.0),
-            ):
-                old.append(_delete([folder]))
-    return Emptied(sum(one.folders for one in old), sum(one.nbytes for one in old))
-
-
-def _delete(paths: Sequence[Path]) -> Emptied:
-    """Delete files and folders, counting what that frees."""
-    total = 0
-    for path in paths:
-        inside = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
-        total += sum(item.lstat().st_size for item in inside if not item.is_dir() or item.is_symlink())
-        if len(inside) > 1 or path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    return Emptied(len(paths), total)

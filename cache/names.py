@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import TypeGuard
 
-from cache.errors import InvalidInputError
+from cache.errors import NO_TEXT, InvalidInputError
 
 MAXIMUM_NAME_BYTES = 1024
 """Of an id, a class name, a coordinate, in UTF-8."""
 _LARGEST_NUMBER = 2**53
-
-# Control characters, line and paragraph separators, characters that reorder a line, lone surrogates.
-_NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def check_text(value: object, what: str) -> str:
@@ -26,8 +22,8 @@ def check_text(value: object, what: str) -> str:
         Not a str, empty, longer than `MAXIMUM_NAME_BYTES`, or with characters that are no text.
     """
     if not isinstance(value, str) or not value:
-        raise InvalidInputError(f"{what} {ascii(value)[:80]} is no text")
-    if _NO_TEXT.search(value):
+        raise InvalidInputError(f"{what} {ascii(value)[:80]} is no text: write one")
+    if NO_TEXT.search(value):
         raise InvalidInputError(f"{what} {ascii(value)[:80]} holds a control character: rename it")
     if len(value) > MAXIMUM_NAME_BYTES or len(value.encode("utf-8")) > MAXIMUM_NAME_BYTES:
         raise InvalidInputError(

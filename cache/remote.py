@@ -25,8 +25,9 @@ from typing import IO, Any
 from cache.atomic import write_errors
 from cache.attempts import Attempts, failure, shown
 from cache.errors import CacheWriteError, InvalidInputError, KeyMissingError, RemoteError
-from cache.filesystems import FileSystem, Listed
+from cache.filesystems import FileSystem
 from cache.hashing import BytesDone
+from cache.listed import Listed
 from cache.locks import Notify, silent
 
 SMALL_BYTES = 1 << 20
@@ -49,10 +50,12 @@ class Remote:
     Raises
     ------
     InvalidInputError
-        Nobody knows that kind of URL, or the library for it is not installed.
+        Nobody knows that kind of URL, it is empty, or the library for it is not installed.
     """
 
     def __init__(self, url: str, options: dict[str, Any] | None = None, notify: Notify = silent) -> None:
+        if not url.strip():
+            raise InvalidInputError("a remote is named by a folder or a URL, and this is empty: name one")
         self.url = shown(url)
         self.notify = notify
         self._attempts = Attempts(self.url, notify)
@@ -66,13 +69,27 @@ class Remote:
             raise RemoteError(None, failure("connecting", error), self.url) from error
         self.mounted = self._place.mounted
         """Whether reading runs at the speed of a disk."""
+        self.readable_only = self._place.streams
+        """Whether nothing can be written there."""
+
+    def require_place(self) -> None:
+        """Refuse a folder that is not there: mistyped, or not mounted.
+
+        Raises
+        ------
+        RemoteError
+            It is not there.
+        """
+        if not self._attempts.run("looking at it", self._place.is_there):
+            reason = "no such folder: correct it, mount what it is in, or push there first"
+            raise RemoteError(errno.ENOENT, reason, self.url)
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, None where there is none."""
         return self._attempts.run(f"looking for {name}", lambda: self._place.size(name))
 
     def listing(self, folder: str) -> list[Listed]:
-        """Return the files of a folder as a listing tells of them, sorted by name."""
+        """Return what lies in a folder as a listing tells of it, sorted by name."""
         found = self._attempts.run(f"listing {folder}", lambda: self._place.listing(folder))
         return sorted(found, key=lambda file: file.name)
 

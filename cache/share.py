@@ -13,7 +13,6 @@ from functools import partial
 from typing import Literal
 
 from cache.admit import Admission, Refusal, admit, incoming_folder, waiting_file
-from cache.entry import Entry
 from cache.errors import DamagedEntryError, InvalidInputError, KeyMissingError
 from cache.judge import State, state_of, state_of_theirs
 from cache.keys import CacheKey, canonical_json, digest_of_key
@@ -84,11 +83,17 @@ def push(
 
     Raises
     ------
+    InvalidInputError
+        Nothing can be written to this kind of remote.
     KeyMissingError, DamagedEntryError
         As `Store.read`, for the first key that has no sound entry.
     RemoteError
         The remote refused or cannot be reached; what was sent stays and is not sent again.
     """
+    if remote.readable_only:
+        raise InvalidInputError(
+            f"{remote.url}: http is for pulling only: push to a folder, s3, gs, sftp or hf"
+        )
     done = [
         _push_one(store, remote, digest, dry_run, verify, _for_key(digest, progress))
         for digest in map(digest_of_key, keys)
@@ -163,7 +168,7 @@ def _kept(remote: Remote, there: Manifest, mine: Manifest) -> Transfer:
 def _pull_one(store: Store, remote: Remote, key: str, dry_run: bool, progress: _Progress) -> Transfer:
     """Fetch one entry into the incoming folder, verify it, move it to its place."""
     manifest = read_manifest(remote, key)
-    mine = _mine(store, key)
+    mine = store.sound(key, to_write=True)
     if mine is not None and mine.content_digest == manifest.content_digest:
         return Transfer(key, "present", manifest.nbytes)
     if dry_run:
@@ -227,14 +232,6 @@ def _there(remote: Remote, key: str) -> tuple[Manifest | None, bool]:
     except InvalidInputError as error:
         remote.notify(str(error))
         return None, True
-
-
-def _mine(store: Store, key: str) -> Entry | None:
-    """Return the entry that is here, if it is sound."""
-    try:
-        return store.read(key)
-    except (KeyMissingError, DamagedEntryError):
-        return None
 
 
 def _for_key(key: str, progress: ShareProgress | None) -> _Progress:

@@ -5,6 +5,7 @@
     ROOT/entries/ab/abcd....h5     an entry, read-only, complete or not there
     ROOT/entries/ab/abcd....json   its provenance
     ROOT/staging/abcd.../          batches on their way
+    ROOT/incoming/                 files from outside, until they are verified
     ROOT/locks/                    who is writing what
     ROOT/quarantine/               files that were refused
     ROOT/trash/                    entries that were removed, until their grace is over
@@ -12,46 +13,39 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cache.atomic import make_folder, set_aside, write_errors
+from cache.atomic import make_folder, write_errors
 from cache.catalogue import (
     Catalogue,
     EntryInfo,
     differences,
     files_below,
-    info_of,
-    recalled,
     summarise,
-    summary_of,
 )
 from cache.entry import Entry, load, open_entry
 from cache.errors import (
     AmbiguousKeyError,
-    CacheError,
-    CacheReadError,
+    CacheWriteError,
     DamagedEntryError,
     InvalidInputError,
     KeyMissingError,
-    NewerFormatError,
 )
 from cache.hashing import BytesDone
-from cache.head import read_head
 from cache.index import Index
+from cache.inventory import SUFFIX, Inventory
 from cache.keys import CacheKey, digest_of_key
-from cache.layout import DefectError, NewerDefectError
+from cache.layout import DefectError
 from cache.locks import Notify, silent
+from cache.refusals import refusals
 from cache.rows import EntryMetadata
 from cache.system import private_folder
 from cache.verified import VerifiedFiles
 from cache.writer import Writer
-
-SUFFIX = ".h5"
 
 
 class Store:
@@ -87,7 +81,7 @@ class Store:
         self.notify = notify
         folder = Path(private) if private is not None else private_folder()
         self.verified = VerifiedFiles(folder)
-        self._catalogue = Catalogue(folder)
+        self._inventory = Inventory(self, Catalogue(folder))
 
     def writer(
         self, key: CacheKey, metadata: Mapping[str, Any] | EntryMetadata, *, timeout: float | None = None
@@ -140,7 +134,7 @@ class Store:
             No permission, or the device failed; the file stays where it is.
         """
         path = self.path_of(key)
-        with self.refusals(path):
+        with refusals(path, self.root):
             return load(path, digest_of_key(key), self.verified, progress, proved)
 
     def info(self, key: CacheKey | str) -> EntryInfo:
@@ -152,7 +146,7 @@ class Store:
             As `read`; only the index is checked.
         """
         path = self.path_of(key)
-        status, index = self._index(path, digest_of_key(key))
+        status, index = self.index(path, digest_of_key(key))
         return summarise(path, index, status)
 
     def find(self, **coordinates: str | float) -> list[EntryInfo]:
@@ -185,28 +179,22 @@ class Store:
 
         What is wrong with the others is told through ``notify``; damaged ones are set aside. An entry that
         is damaged further behind is listed until somebody reads it.
+
+        Raises
+        ------
+        CacheReadError
+            The folder of the entries cannot be listed.
         """
-        known = self._catalogue.recall()
-        infos, fresh = [], []
-        for digest, path in files_below(self.root / "entries", SUFFIX):
-            try:
-                status = path.lstat()
-                summary = recalled(path, status, known)
-                if summary is None:
-                    status, summary = read_head(path, digest) or self._summary(path, digest)
-                    fresh.append((status, summary))
-                infos.append(info_of(path, status, summary, partial(self._ingredient_digests, path, digest)))
-            except FileNotFoundError:
-                continue
-            except CacheError as error:
-                self.notify(str(error))
-        self._catalogue.remember(fresh)
-        return sorted(
-            infos, key=lambda info: (sorted((n, str(v)) for n, v in info.coordinates.items()), info.key)
-        )
+        return self._inventory.list()
 
     def keys(self) -> Iterator[str]:
-        """Yield the digests under which files lie, sorted."""
+        """Yield the digests under which files lie, sorted.
+
+        Raises
+        ------
+        CacheReadError
+            The folder of the entries cannot be listed.
+        """
         return (digest for digest, _ in files_below(self.root / "entries", SUFFIX))
 
     def remove(self, key: CacheKey | str) -> Path:
@@ -237,9 +225,38 @@ class Store:
             return False
         try:
             self.info(key)
-        except KeyMissingError:
+        except KeyMissingError as error:
+            self._tell_of_damage(error)
             return False
         return True
+
+    def sound(self, key: CacheKey | str, *, to_write: bool = False) -> Entry | None:
+        """Return a verified entry, None where there is none that is sound; damage is told.
+
+        Parameters
+        ----------
+        key : CacheKey or str
+            Which one.
+        to_write : bool
+            The caller wants to put a sound one in its place.
+
+        Raises
+        ------
+        CacheWriteError
+            It is to be written, and a damaged file in its place cannot be moved.
+        NewerFormatError, CacheReadError
+            As `read`.
+        """
+        try:
+            return self.read(key)
+        except DamagedEntryError as error:
+            if to_write and error.moved_to is None:
+                reason = f"{error.reason}, and {error.advice}"
+                raise CacheWriteError(errno.EEXIST, reason, str(error.path)) from error
+            self._tell_of_damage(error)
+        except KeyMissingError:
+            pass
+        return None
 
     def path_of(self, key: CacheKey | str) -> Path:
         """Return where the entry of a key lies or would lie."""
@@ -250,47 +267,14 @@ class Store:
         """Return where the rows of a key are staged."""
         return self.root / "staging" / digest_of_key(key)
 
-    def _summary(self, path: Path, digest: str) -> tuple[os.stat_result, dict[str, Any]]:
-        """Summarise an entry from its whole index."""
-        status, index = self._index(path, digest)
-        return status, summary_of(index)
-
-    def _ingredient_digests(self, path: Path, digest: str) -> Mapping[str, str]:
-        """Read the digests that a list leaves out, and remember them; none of an entry that is refused."""
-        try:
-            status, summary = self._summary(path, digest)
-        except CacheError as error:
-            self.notify(str(error))
-            return {}
-        self._catalogue.remember([(status, summary)])
-        return summary["ingredient_digests"]  # type: ignore[no-any-return]
-
-    def _index(self, path: Path, digest: str) -> tuple[os.stat_result, Index]:
+    def index(self, path: Path, digest: str) -> tuple[os.stat_result, Index]:
         """Read and check the index of one entry."""
-        with self.refusals(path), open_entry(path) as opened:
+        with refusals(path, self.root), open_entry(path) as opened:
             if opened.index.key.digest != digest:
                 raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest}")
             return opened.status, opened.index
 
-    @contextlib.contextmanager
-    def refusals(self, path: Path) -> Iterator[None]:
-        """Turn what reading an entry found out into typed errors, and set a damaged file aside."""
-        try:
-            yield
-        except (FileNotFoundError, NotADirectoryError):
-            raise KeyMissingError(f"{path}: no such entry: extract it, or pull it") from None
-        except NewerDefectError as error:
-            raise NewerFormatError(f"{path}: {error}: update penultimate, then run again") from error
-        except DefectError as error:
-            raise self._set_aside(path, str(error)) from error
-        except OSError as error:
-            reason = (
-                f"cannot be read: {error.strerror or error}: mend permissions or the disk, then run again"
-            )
-            raise CacheReadError(error.errno, reason, str(path)) from error
-
-    def _set_aside(self, path: Path, reason: str) -> DamagedEntryError:
-        """Move a file that cannot be trusted out of the way and say so."""
-        error = DamagedEntryError(path, reason, set_aside(path, self.root / "quarantine"))
-        self.notify(str(error))
-        return error
+    def _tell_of_damage(self, error: KeyMissingError) -> None:
+        """Tell of a file that was set aside where the caller goes on without it."""
+        if isinstance(error, DamagedEntryError):
+            self.notify(str(error))

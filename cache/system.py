@@ -13,6 +13,7 @@ import getpass
 import os
 import platform
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -29,6 +30,10 @@ READ_FLAGS = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _CLOSE_ON_EXEC | _BINARY
 WRITE_FLAGS = os.O_RDWR | _NO_FOLLOW | _CLOSE_ON_EXEC | _BINARY
 
 _ONE_POSITION = threading.Lock()
+_KINDS = {
+    stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 _NO_SUCH_FACILITY = {
     errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EINVAL
 }  # fmt: skip
@@ -198,6 +203,17 @@ def has_default_list(folder: Path) -> bool:
     return False
 
 
+def kind_of(mode: int) -> str:
+    """Return what kind of thing a mode of `os.stat_result` belongs to, with its article.
+
+    Examples
+    --------
+    >>> kind_of(0o010644), kind_of(0o040755)
+    ('a FIFO', 'a folder')
+    """
+    return _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
 def advice(number: int | None) -> str:
     """Return what a person can do about an error number of the operating system, in a few words."""
     if number == errno.EROFS:
@@ -206,6 +222,14 @@ def advice(number: int | None) -> str:
         return "ask its owner for the right to write, or choose another place, then run again"
     if number in {errno.ENOSPC, errno.EDQUOT}:
         return "free space, then run again"
+    if number == errno.ENOENT:
+        return "make the folder that it is to lie in, then run again"
+    if number in {errno.ENOTDIR, errno.EISDIR}:
+        return "something else has its place, or the place of its folder: move that away, then run again"
+    if number == errno.ENAMETOOLONG:
+        return "choose a shorter name, then run again"
+    if number == errno.ELOOP:
+        return "remove the symbolic link, then run again"
     return "see to the disk and the folder, then run again"
 
 

@@ -15,6 +15,7 @@ from cache.hashing import BytesDone, digest_of_range
 from cache.index import BLOCK_BYTES, ArraySpec
 from cache.keys import CacheKey, digest_of_key
 from cache.layout import DefectError
+from cache.refusals import refusals
 
 if TYPE_CHECKING:
     from cache.store import Store
@@ -67,7 +68,7 @@ def verify(
     """
     path = store.path_of(key)
     start = time.monotonic()
-    with store.refusals(path), open_entry(path) as opened:
+    with refusals(path, store.root), open_entry(path) as opened:
         if opened.index.key.digest != digest_of_key(key):
             raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest_of_key(key)}")
         with ThreadPoolExecutor(1) as pool:

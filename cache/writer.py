@@ -6,22 +6,21 @@ import contextlib
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.atomic import make_file, make_folder, sealed, temporary_name, write_errors, write_file
-from cache.children import run_child
+from cache.atomic import make_file, make_folder, temporary_name
+from cache.children import run_builder
 from cache.entry import Entry
-from cache.errors import CacheWriteError, InputChangedError, InvalidInputError, KeyMissingError
+from cache.errors import CacheWriteError, InputChangedError, InvalidInputError
 from cache.keys import CacheKey, canonical_json
 from cache.locks import KeyLock
+from cache.publish import publish
 from cache.rows import EntryMetadata, check_batch, refuse_repeated
 from cache.staging import LOG_NAME, StagingLog
-from cache.system import place_if_absent, sync_folder
 
 if TYPE_CHECKING:
     from cache.store import Store
@@ -33,8 +32,8 @@ _BUILT_NAME = "entry.h5"
 class Writer:
     """Stages the rows of one entry and publishes them; made by `Store.writer`, used in a with-block.
 
-    Entering waits for the key's lock. Where the entry was published meanwhile, ``published`` holds it,
-    ``next_row`` is the number of input rows and `publish` returns it: the natural loop does nothing.
+    Where the entry is published already, ``published`` holds it, ``next_row`` is the number of input rows
+    and `publish` returns it: the natural loop does nothing. Otherwise entering waits for the key's lock.
     Leaving the block without `publish` keeps what was staged for a later resume.
     """
 
@@ -58,11 +57,11 @@ class Writer:
         self._noted = 0.0
 
     def __enter__(self) -> Self:
+        if self._is_published():  # by somebody else, perhaps into a store that we may only read
+            return self
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._lock.held(self._store.notify, self._timeout))
-            try:
-                self._use(self._store.read(self.key))
-            except KeyMissingError:
+            if not self._is_published():
                 make_folder(self._folder, self._store.root)
                 self._log = StagingLog(make_file(self._folder / LOG_NAME, self._store.root))
                 stack.callback(self._log.close)
@@ -186,13 +185,15 @@ class Writer:
         built = temporary_name(self._folder / _BUILT_NAME)
         proved = run_builder(log.path, built)
         target = self._store.path_of(self.key)
-        make_folder(target.parent, self._store.root)
-        provenance = canonical_json(dict(self.metadata.provenance))
-        write_file(target.with_suffix(".json"), provenance, self._store.root)
-        with write_errors(target, "publishing"):
-            placed = place_if_absent(sealed(built, self._store.root), target)
-            sync_folder(target.parent)
-        return self._store.read(self.key, proved=proved if placed else None)
+        done = publish(self._store.root, built, target, self.metadata.provenance, proved)
+        return self._store.read(self.key, proved=done.proved)
+
+    def _is_published(self) -> bool:
+        """Take the entry as this writer's result where it is in the store, sound."""
+        entry = self._store.sound(self.key, to_write=True)
+        if entry is not None:
+            self._use(entry)
+        return entry is not None
 
     def _use(self, entry: Entry) -> None:
         """Take an entry that is in the store as this writer's result."""
@@ -256,23 +257,3 @@ class Writer:
         if time.monotonic() - self._noted >= NOTE_SECONDS:
             self._noted = time.monotonic()
             self._lock.note(f"{self.next_row} of {self.metadata.expected_rows} rows")
-
-
-def run_builder(log: Path, target: Path) -> str:
-    """Build an entry from a staging log in a child process and return its index digest.
-
-    Raises
-    ------
-    CacheWriteError
-        The child refused or died; the target, if any, was removed.
-    """
-    answer = run_child("cache.build", [str(log.absolute()), str(target.absolute())])
-    if "index_sha256" in answer.values:
-        return str(answer.values["index_sha256"])
-    with contextlib.suppress(OSError):
-        target.unlink()
-    reason = answer.failure or str(answer.values.get("error"))
-    number = answer.values.get("errno")
-    raise CacheWriteError(
-        number, f"building the entry failed: {reason}: free space and run again", str(target)
-    )

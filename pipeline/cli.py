@@ -230,11 +230,12 @@ def _add_commands() -> None:
     """Add the group `penultimate cache` and what runs beside studies."""
     from pipeline.cli_beside import bench, predict
     from pipeline.cli_cache import cache
-    from pipeline.cli_pins import pin, remove
+    from pipeline.cli_keep import gc, remove, verify
+    from pipeline.cli_pins import pin
 
     for command in (predict, bench, cache):
         cli.add_command(command)
-    for command in (pin, remove):
+    for command in (verify, gc, pin, remove):
         cache.add_command(command)
 
 
@@ -246,7 +247,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         _check_neighbours()
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="penultimate", standalone_mode=False)
         sys.exit(EXIT_DONE)
     except click.ClickException as error:
         error.show()

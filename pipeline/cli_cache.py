@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.cli_options import output_options, print_json
-from pipeline.errors import EXIT_SOME_FAILED, StudyError
+from pipeline.errors import StudyError
 
 if TYPE_CHECKING:
     from cache import Store
@@ -47,7 +47,7 @@ def list_entries(coordinates: tuple[str, ...], remote: str | None, as_json: bool
     from pipeline.share import listed
     from pipeline.text_tables import rows_text
 
-    rows = listed(_open(quiet), remote, _parse(coordinates))
+    rows = listed(opened(quiet), remote, parsed(coordinates))
     if as_json:
         print_json(rows)
     elif not quiet:
@@ -61,58 +61,10 @@ def show(key: str, as_json: bool, quiet: bool) -> None:
     """Show one entry by its KEY, or the beginning of it: coordinates, recipe, provenance."""
     from pipeline.share import complete, described
 
-    store = _open(quiet)
+    store = opened(quiet)
     facts = described(store, complete(store, key))
     if as_json or not quiet:
         print_json(facts)
-
-
-@cache.command()
-@choice_options
-@click.option("--sample", type=click.IntRange(min=1), help="Hash only so many blocks of 4 MiB of each entry.")
-@click.option("--deep", is_flag=True, help="Compare the index with what the HDF5 library reads, in a child.")
-@click.option(
-    "--recompute",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Run N rows of each entry again (needs --study).",
-)
-@output_options
-def verify(
-    coordinates: tuple[str, ...],
-    keys: tuple[str, ...],
-    study: Path | None,
-    sample: int | None,
-    deep: bool,
-    recompute: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Check entries again, trusting nothing remembered; a damaged one is set aside and named.
-
-    Without a choice every entry is checked, every byte of it.
-    """
-    from pipeline.keep import recomputed, verified
-    from pipeline.progress import Reporter
-    from pipeline.share import chosen
-
-    store = _open(quiet or as_json)
-    picked = chosen(store, _parse(coordinates), keys, study)
-    reporter = Reporter(quiet=quiet or as_json)
-    rows = verified(store, picked, sample=sample, deep=deep, reporter=reporter)
-    if recompute:
-        if study is None:
-            raise StudyError("--recompute needs --study STUDY: it says where the images and weights are")
-        rows += recomputed(study, recompute, reporter=reporter)
-    damaged = [row for row in rows if row["status"] != "sound"]
-    if as_json:
-        print_json(rows)
-    elif not quiet:
-        click.echo(f"{len(rows) - len(damaged)} of {len(rows)} checks found nothing wrong")
-    for row in damaged:
-        click.echo(f"error: {row['status']}", err=True)
-    if damaged:
-        sys.exit(EXIT_SOME_FAILED)
 
 
 def _transfer(name: str, about: str) -> None:
@@ -137,12 +89,12 @@ def _transfer(name: str, about: str) -> None:
         from pipeline.share import transfer
         from pipeline.text_tables import rows_text
 
-        store, reporter = _open(quiet or as_json), Reporter(quiet=quiet or as_json)
+        store, reporter = opened(quiet or as_json), Reporter(quiet=quiet or as_json)
         rows = transfer(
             name,
             store,
             remote,
-            _parse(coordinates),
+            parsed(coordinates),
             keys,
             study,
             dry_run=dry_run,
@@ -173,15 +125,17 @@ _transfer(
 @output_options
 def export_file(key: str, file: Path, as_json: bool, quiet: bool) -> None:
     """Copy the entry KEY to one FILE, to hand over by mail or stick."""
+    from cache.errors import one_line
     from cache.hand_over import export_entry
     from pipeline.share import complete
 
-    store = _open(quiet)
+    store = opened(quiet)
     written = export_entry(store, complete(store, key), file)
     if as_json:
         print_json({"file": str(written)})
     elif not quiet:
-        click.echo(f"{written}: hand it over; `penultimate cache import {written.name}` takes it in")
+        name = one_line(shlex.quote(written.name))
+        click.echo(f"{one_line(written)}: hand it over; `penultimate cache import {name}` takes it in")
 
 
 @cache.command("import")
@@ -208,55 +162,14 @@ def import_file(
     """
     from pipeline.share import imported
 
-    row = imported(_open(quiet), file, labels, _parse(coordinates), hdf5_dataset, classes)
+    row = imported(opened(quiet), file, labels, parsed(coordinates), hdf5_dataset, classes)
     if as_json:
         print_json(row)
     elif not quiet:
         click.echo(f"{row['key'][:12]}: {row['status']}, {row['rows']} rows")
 
 
-@cache.command()
-@click.option("--older-than", type=float, metavar="DAYS", help="Entries not used for so many days.")
-@click.option(
-    "--largest-total", type=float, metavar="GB", help="The longest unused, until the rest is so small."
-)
-@click.option("--keep", multiple=True, type=click.Path(path_type=Path), help="Keep what this study needs.")
-@click.option("--grace", type=float, default=7, show_default=True, help="Days in the trash before deletion.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@output_options
-def gc(
-    older_than: float | None,
-    largest_total: float | None,
-    keep: tuple[Path, ...],
-    grace: float,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Move entries to the trash, and delete for good what has been there longer than its grace."""
-    from pipeline.keep import collected
-    from pipeline.text_tables import rows_text
-
-    if older_than is None and largest_total is None and not keep:
-        raise StudyError("say which entries may go: --older-than DAYS, --largest-total GB or --keep STUDY")
-    outcome = collected(
-        _open(quiet),
-        older_than=older_than,
-        largest_total=largest_total,
-        keep=keep,
-        grace=grace,
-        dry_run=dry_run,
-    )
-    if as_json:
-        print_json(outcome)
-    elif not quiet:
-        click.echo(
-            rows_text([{**row, "key": row["key"][:12]} for row in outcome["moved"]]) or "nothing to move"
-        )
-        click.echo(f"deleted for good: {outcome['deleted_bytes']} bytes")
-
-
-def _open(quiet: bool) -> Store:
+def opened(quiet: bool) -> Store:
     """Open the store of this user; what it has to tell goes to standard error."""
     from pipeline.progress import Reporter
     from pipeline.resolve import open_store
@@ -264,9 +177,14 @@ def _open(quiet: bool) -> Store:
     return open_store(notify=Reporter(quiet=quiet).say)
 
 
-def _parse(coordinates: tuple[str, ...]) -> dict[str, str]:
+def parsed(coordinates: tuple[str, ...]) -> dict[str, str]:
     """Turn NAME=VALUE words into coordinates."""
+    found: dict[str, str] = {}
     for word in coordinates:
-        if "=" not in word:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
             raise StudyError(f"{word!r} is not NAME=VALUE, as in dataset=digits")
-    return dict(word.split("=", 1) for word in coordinates)
+        if name in found:
+            raise StudyError(f"{name!r} is given twice, as {found[name]!r} and as {value!r}; give one")
+        found[name] = value
+    return found

@@ -1,4 +1,4 @@
-"""`penultimate cache pin` and `penultimate cache remove`: which entries are meant, and which are not."""
+"""`penultimate cache pin`: which entries are meant."""
 
 from __future__ import annotations
 
@@ -32,21 +32,3 @@ def pin(study: Path, keys: tuple[str, ...], as_json: bool, quiet: bool) -> None:
             {**r, "key": r["key"][:12], "content_digest": (r["content_digest"] or "-")[:12]} for r in rows
         ]
         click.echo(rows_text(short))
-
-
-@click.command()
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@output_options
-def remove(keys: tuple[str, ...], as_json: bool, quiet: bool) -> None:
-    """Move the entries KEY (or beginnings of keys) to the trash."""
-    from pipeline.progress import Reporter
-    from pipeline.resolve import open_store
-    from pipeline.share import complete
-
-    store = open_store(notify=Reporter(quiet=quiet or as_json).say)
-    moved = [{"key": key, "moved_to": str(store.remove(key))} for key in [complete(store, k) for k in keys]]
-    if as_json:
-        print_json(moved)
-    elif not quiet:
-        for row in moved:
-            click.echo(f"{row['key'][:12]}: moved to {row['moved_to']}")

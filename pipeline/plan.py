@@ -6,14 +6,13 @@ network and imports no torch. Running is another module's.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from cache import KeyMissingError, Store
+from cache import Store
 from cache.locks import silent
 from pipeline.choices import AmbiguousEntriesError
 from pipeline.config import Study
@@ -159,8 +158,8 @@ def _readable(study: Study, resolved: Resolved, jobs: Sequence[Planned], store: 
         if isinstance(planned.job, ExtractJob) and planned.state == "done" and planned.job.key:
             place = planned.job.dataset, planned.job.split.name
             if place not in excluded:
-                with contextlib.suppress(KeyMissingError):  # damaged: the next plan has it extracted again
-                    entry = store.read(planned.job.key)
+                entry = store.sound(planned.job.key)
+                if entry is not None:  # else it is damaged, and the next plan has it extracted again
                     excluded[place] = {id_ for id_, _ in entry.metadata["excluded"]}
     images, absent = {}, dict(resolved.absent)
     for name, all_images in resolved.images.items():

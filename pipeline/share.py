@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import Store
+from cache.errors import one_line
 from pipeline.errors import StudyError
 from pipeline.progress import SILENT, Reporter
+from pipeline.remote_choice import chosen_remote, only_one
 
 if TYPE_CHECKING:
     from cache.remote import Remote
-    from cache.share import Manifest
 
 Rows = list[dict[str, Any]]
 
@@ -25,7 +27,9 @@ def listed(store: Store, remote: str | None, coordinates: Mapping[str, str]) -> 
     else:
         from cache.share import find_remote
 
-        infos = find_remote(_remote(remote, store), **coordinates)
+        place = _remote(remote, store)
+        place.require_place()
+        infos = find_remote(place, **coordinates)
     names = list(dict.fromkeys(name for info in infos for name in info.coordinates))
     return [
         {
@@ -57,20 +61,21 @@ def described(store: Store, key: str) -> dict[str, Any]:
     }
 
 
-def complete(store: Store, beginning: str, keys: Iterable[str] | None = None) -> str:
-    """Find the one key that begins so."""
-    found = [key for key in (store.keys() if keys is None else keys) if key.startswith(beginning)]
-    if len(found) != 1:
-        raise StudyError(
-            f"{len(found)} entries begin with {beginning!r}; `penultimate cache list` shows them"
-        )
-    return found[0]
+def complete(store: Store, beginning: str) -> str:
+    """Find the one key here that begins so."""
+    return only_one(beginning, store.keys(), "`penultimate cache list`")
 
 
 def chosen(
     store: Store, coordinates: Mapping[str, str], keys: Sequence[str], study: Path | None
 ) -> list[str]:
-    """Return the keys of the local entries meant; every one where nothing was said."""
+    """Return the keys of the local entries meant; every one where nothing was said.
+
+    Raises
+    ------
+    StudyError
+        Something was said, and no entry is meant by it.
+    """
     if not coordinates and not keys and study is None:
         return list(store.keys())
     picked = [complete(store, beginning) for beginning in keys]
@@ -78,6 +83,8 @@ def chosen(
         picked += [info.key for info in store.find(**coordinates)]
     if study is not None:
         picked += keys_of_study(study)
+    if not picked:
+        raise StudyError("no such entries here; `penultimate cache list` shows what there is")
     return list(dict.fromkeys(picked))
 
 
@@ -123,10 +130,10 @@ def transfer(
         if direction == "push":
             picked = chosen(store, coordinates, keys, study)
             if not picked:
-                raise StudyError("no such entries here; `penultimate cache list` shows what there is")
+                raise StudyError("there are no entries here to push; `penultimate extract STUDY` makes them")
             results = share.push(store, remote, picked, dry_run=dry_run, verify=verify, progress=show)
         else:
-            picked = _chosen_remote(store, remote, coordinates, keys, study)
+            picked = chosen_remote(store, remote, coordinates, keys, study)
             results = share.pull(store, remote, picked, dry_run=dry_run, progress=show)
     return [
         {
@@ -139,63 +146,6 @@ def transfer(
     ]
 
 
-def _chosen_remote(
-    store: Store, remote: Remote, coordinates: Mapping[str, str], keys: Sequence[str], study: Path | None
-) -> list[str]:
-    """Return the keys of the remote entries meant; every one where nothing was said."""
-    from cache.share import list_remote
-
-    manifests = list_remote(remote)
-    there = [manifest.key for manifest in manifests]
-    everything = not coordinates and not keys and study is None
-    picked = there if everything else [complete(store, beginning, there) for beginning in keys]
-    if coordinates:
-        wanted = coordinates.items()
-        picked += [m.key for m in manifests if all(str(m.coordinates.get(n)) == v for n, v in wanted)]
-    if study is not None:
-        picked += _of_study(store, remote, manifests, study)
-    if not picked:
-        raise StudyError(
-            f"{remote.url}: no such entries; `penultimate cache list --remote` shows what is there"
-        )
-    return list(dict.fromkeys(picked))
-
-
-def _of_study(store: Store, remote: Remote, manifests: Sequence[Manifest], path: Path) -> list[str]:
-    """Return the keys of the remote entries that a study needs: the pinned ones, the others by coordinates.
-
-    Raises
-    ------
-    StudyError
-        What is pinned is not there, or has other content there.
-    """
-    from pipeline.config import load_study
-    from pipeline.pins import pins_of
-    from pipeline.wanted import wanted_of_study
-
-    study = load_study(path)
-    pins, here = pins_of(study), tuple(store.keys())
-    picked: list[str] = []
-    mistakes = []
-    for spot, wanted in wanted_of_study(study).items():
-        if spot not in pins:
-            picked += [m.key for m in manifests if wanted.items() <= m.coordinates.items()]
-            continue
-        pin = pins[spot]
-        there = [m for m in manifests if m.key.startswith(pin.fingerprint)]
-        sound = [m.key for m in there if pin.content_digest in (None, m.content_digest)]
-        picked += sound
-        if not sound and not any(key.startswith(pin.fingerprint) for key in here):
-            what = "there with other values" if there else "not there"
-            mistakes.append(
-                f"{remote.url}: {' / '.join(spot)} is pinned as {pin.fingerprint[:12]}, which is {what}; "
-                "ask for it to be pushed, or pin what is there"
-            )
-    if mistakes:
-        raise StudyError(mistakes)
-    return picked
-
-
 def imported(
     store: Store,
     file: Path,
@@ -206,9 +156,10 @@ def imported(
 ) -> dict[str, Any]:
     """Take in an exported entry, or somebody's own features with their labels."""
     if labels is None and file.suffix in (".npy", ".npz", ".csv"):
-        raise StudyError(f"{file}: features need their labels: cache import {file} labels.csv backbone=...")
+        name = one_line(shlex.quote(str(file)))
+        raise StudyError(f"{name}: features need their labels: cache import {name} labels.csv backbone=...")
     if labels is None:
-        from cache.admit import import_entry
+        from cache.hand_over import import_entry
 
         admission = import_entry(store, file)
         return {
@@ -217,7 +168,8 @@ def imported(
             "rows": len(admission.entry.ids),
             "deviation": admission.deviation if math.isfinite(admission.deviation) else None,
         }
-    from cache.foreign import import_features, import_hdf5, read_labels
+    from cache.annotations import read_labels
+    from cache.foreign import import_features, import_hdf5
 
     lacking = [name for name in ("backbone", "dataset", "split") if name not in coordinates]
     if lacking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 
-from cache import CacheKey, Entry, EntryInfo, KeyMissingError, Store
+from cache import CacheKey, Entry, EntryInfo, Store
 from cache.maintain import Twins
 
 ANNOTATIONS = "annotations_sha256"
@@ -60,13 +60,8 @@ class Shelf:
 
     def read(self, keys: Iterable[str]) -> list[Entry]:
         """Return those of the entries that are sound, verified."""
-        found = []
-        for key in keys:
-            try:
-                found.append(self.store.read(key))
-            except KeyMissingError:  # damaged or removed a moment ago
-                continue
-        return found
+        found = [self.store.sound(key) for key in keys]  # damaged or removed a moment ago: None
+        return [entry for entry in found if entry is not None]
 
 
 def _spot(coordinates: Mapping[str, object]) -> tuple[object, ...]:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cache import CacheWriteError, DamagedEntryError, InvalidInputError, Store
-from cache.admit import export_entry, import_entry
-from cache.foreign import import_features, import_hdf5, read_labels
+from cache.annotations import read_labels
+from cache.foreign import import_features, import_hdf5
+from cache.hand_over import export_entry, import_entry
 from tests.cache.conftest import Make, batch, metadata
 
 HERE = {"backbone": "their network", "dataset": "ours", "split": "train"}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cache import AmbiguousKeyError, CacheKey, InvalidInputError, KeyMissingError, Store
-from cache.maintain import collect, drop_abandoned, empty_trash, relabel, restore, to_collect, twins
+from cache.maintain import collect, relabel, restore, to_collect, twins
+from cache.sweep import drop_abandoned, empty_trash
 from cache.writer import Writer
 from tests.cache.conftest import Make, batch, key_of, metadata
 

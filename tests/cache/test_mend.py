@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from cache import CacheWriteError, DamagedEntryError, InvalidInputError, RemoteError, Store
-from cache.admit import export_entry, import_entry
+from cache.hand_over import export_entry, import_entry
 from cache.remote import Remote
 from cache.share import list_remote, pull, push
 from tests.cache import forge
@@ -316,3 +317,23 @@ def test_other_bytes_of_the_same_values_are_present(store: Store, make: Make, tm
         assert push(store, remote, [entry.key], verify=verify)[0].status == "present"
     flip(place, entry.key)
     assert push(store, remote, [entry.key])[0].status == "mended"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to a fifo"])
+def test_a_push_puts_the_bytes_where_something_else_stands(
+    store: Store, make: Make, colleague: Store, tmp_path: Path, kind: str
+) -> None:
+    """Nothing is read from a FIFO: it would be waited for, for ever."""
+    entry = make()
+    remote = Remote(str(tmp_path / "remote"))
+    push(store, remote, [entry.key])
+    data = next((tmp_path / "remote" / "data" / entry.key.digest).glob("*.h5"))
+    data.unlink()
+    pipe = data if kind == "fifo" else tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if kind != "fifo":
+        data.symlink_to(pipe)
+    with pytest.raises(DamagedEntryError, match="has 0 bytes, its manifest says"):
+        pull(colleague, remote, [entry.key])
+    assert push(store, remote, [entry.key])[0].status == "mended"
+    assert pull(colleague, remote, [entry.key])[0].status == "received"

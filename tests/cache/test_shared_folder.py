@@ -297,7 +297,8 @@ def test_who_may_only_read_reads(home: Path, readable: Path, mounted: bool) -> N
     user = User(ANNA, 0o022) if mounted else User(BERT, 0o022)
     options = {"read_only": readable} if mounted else {}
     steps = ["list:", "read:1", "verify:1", "read:2", "verify:2", "write:3", "write:4", "write:1"]
-    listed, read, verified, *refused = run(user, home, readable, *steps, **options)
+    listed, read, verified, *refused, published = run(user, home, readable, *steps, **options)
+    assert "done" in published, "what is there already needs no lock"
     assert listed["done"] == [1, 2]
     assert "done" in read
     assert verified["done"] > 0

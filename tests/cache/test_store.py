@@ -207,7 +207,7 @@ def test_a_damaged_entry_is_set_aside(store: Store, make: Make) -> None:
     assert isinstance(caught.value, KeyMissingError)
     assert caught.value.moved_to is not None
     assert caught.value.moved_to.exists()
-    assert lines == [str(caught.value)]
+    assert lines == [], "whoever gets the error says it"
     assert key_of() not in store
     assert make().content_digest == entry.content_digest
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cache import DamagedEntryError, Entry, KeyMissingError, RemoteError, Store
+from cache import DamagedEntryError, Entry, InvalidInputError, KeyMissingError, RemoteError, Store
 from cache.remote import Remote
 from cache.share import list_remote, pull, push
 from tests.cache.conftest import Make, key_of
@@ -83,5 +83,7 @@ def test_a_changed_file_on_a_web_server_is_refused(
 
 
 def test_nothing_is_pushed_to_a_web_server(web: WebServer, store: Store, make: Make) -> None:
-    with pytest.raises(RemoteError, match=r"writing|uploading"):
-        push(store, Remote(web.url), [make(split="test").key])
+    lines: list[str] = []
+    with pytest.raises(InvalidInputError, match="http is for pulling only: push to a folder"):
+        push(store, Remote(web.url, notify=lines.append), [make(split="test").key])
+    assert lines == []

@@ -19,9 +19,10 @@ import numpy as np
 
 from cache import CacheError, CacheKey, Store
 from cache.atomic import make_file, make_folder, write_file
-from cache.maintain import empty_trash, restore
+from cache.maintain import restore
 from cache.remote import Remote
 from cache.share import pull
+from cache.sweep import empty_trash
 from cache.verify import verify
 
 ROWS = 16

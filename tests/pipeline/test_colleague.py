@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -236,15 +235,12 @@ def test_make_does_the_same(mine: Computer, theirs: Computer, programs: Path, tm
 
 
 def make_command(programs: Path, tmp_path: Path) -> tuple[str, ...]:
-    """Return make in a copy of the checkout whose environment counts as built: it may not fetch anything."""
+    """Return make in a copy of the checkout whose base environment counts as built: nothing may be fetched for it."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, checkout)
-    stamps = re.findall(r"^\$\(VENV\)/([\w-]+\.stamp):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    assert stamps
-    for stamp in stamps:
-        (programs.parent / stamp).touch()
+    (programs.parent / "base.stamp").touch()
     return ("make", "--no-print-directory", "-C", str(checkout))
 
 

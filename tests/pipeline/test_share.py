@@ -98,7 +98,7 @@ def test_rows_of_different_columns_are_shown_in_one_table():
     ("words", "said"),
     [
         (("cache", "push", "remote", "dataset=nothing"), "no such entries here"),
-        (("cache", "pull", "remote"), "no such entries"),
+        (("cache", "pull", "."), "no such entries"),
         (("cache", "import", "train.npy"), "features need their labels"),
         (("cache", "import", "train.npy", "train.csv", "backbone=mine"), "say dataset=... split=..."),
         (("cache", "gc"), "say which entries may go"),

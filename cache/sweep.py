@@ -1,0 +1,181 @@
+"""What nobody needs any more is deleted for good: old trash, rows that were given up, what killed processes left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import CacheWriteError, LockTimeoutError
+from cache.locks import KeyLock, Notify, silent
+from cache.store import Store
+
+DAY_SECONDS = 86_400.0
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Emptied:
+    """What was deleted for good, or would be."""
+
+    folders: int = 0
+    """How many files and folders, what lies in them not counted."""
+    nbytes: int = 0
+    """Sizes of the files."""
+
+    def __add__(self, other: Emptied) -> Emptied:
+        return Emptied(self.folders + other.folders, self.nbytes + other.nbytes)
+
+
+def empty_trash(
+    store: Store, *, grace: float = 7 * DAY_SECONDS, now: float | None = None, dry_run: bool = False
+) -> Emptied:
+    """Delete what has been in the trash or in quarantine for longer than its grace.
+
+    Parameters
+    ----------
+    store : Store
+        Whose; it tells of what the system does not let it delete.
+    grace : float
+        Seconds.
+    now : float, optional
+        Seconds since the epoch; default: the clock's.
+    dry_run : bool
+        Only say what would go.
+    """
+    places = [path for folder in ("trash", "quarantine") for path in _in(store.root / folder)]
+    old = [path for path in places if _age(path, now, "st_mtime", "st_ctime") > grace]
+    return _delete(old, store.notify, dry_run)
+
+
+def drop_abandoned(
+    store: Store, *, older_than: float = 30 * DAY_SECONDS, now: float | None = None, dry_run: bool = False
+) -> Emptied:
+    """Delete staged rows that nobody has added to for so many seconds and nobody is working on."""
+    done = Emptied()
+    for folder in _in(store.root / "staging"):
+        touched = [_age(path, now, "st_mtime") for path in (folder, *_in(folder))]
+        if _DIGEST.fullmatch(folder.name) and min(touched) > older_than:
+            with _if_free(store.root / "locks", folder.name, dry_run) as free:
+                done += _delete([folder] if free else [], store.notify, dry_run)
+    return done
+
+
+def drop_leftovers(
+    store: Store, *, older_than: float = 30 * DAY_SECONDS, now: float | None = None, dry_run: bool = False
+) -> Emptied:
+    """Delete what killed processes left: temporary files, parts of downloads, locks that nobody holds."""
+    entries = store.root / "entries"
+    folders = [store.root, entries, *(path for path in _in(entries) if path.is_dir())]
+    folders += [store.root / name for name in ("incoming", "staging")]
+    parts = [path for folder in folders for path in _in(folder) if path.suffix == ".part"]
+    old = [path for path in parts if _age(path, now, "st_mtime") > older_than]
+    done = _delete(old, store.notify, dry_run)
+    return done + drop_unused(
+        store.root / "locks", older_than=older_than, now=now, notify=store.notify, dry_run=dry_run
+    )
+
+
+def drop_unused(
+    folder: Path,
+    *,
+    older_than: float = 30 * DAY_SECONDS,
+    now: float | None = None,
+    notify: Notify = silent,
+    dry_run: bool = False,
+) -> Emptied:
+    """Delete files that are made again where they are missing and were not used for so many seconds.
+
+    Parameters
+    ----------
+    folder : Path
+        Of files named after a SHA-256; those of one digest are used under its `KeyLock` in this folder.
+    older_than, now, dry_run
+        As `drop_leftovers`.
+    notify : callable, optional
+        Gets a line for what the system does not let be deleted.
+    """
+    groups: dict[str, list[Path]] = {}
+    for path in _in(folder):
+        if found := _DIGEST.search(path.name):
+            groups.setdefault(found[0], []).append(path)
+    done = Emptied()
+    for name, paths in groups.items():
+        if min(_age(path, now, "st_mtime", "st_atime") for path in paths) > older_than:
+            with _if_free(folder, name, dry_run) as free:
+                done += _delete(paths if free else [], notify, dry_run)
+    return done
+
+
+@contextlib.contextmanager
+def _if_free(locks: Path, name: str, dry_run: bool) -> Iterator[bool]:
+    """Hold a lock if nobody else does, or if it cannot be held for lack of rights say so; a trial takes none."""
+    if dry_run:
+        yield True
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(KeyLock(locks, name).held(silent, 0.0))
+            free = True
+        except (LockTimeoutError, CacheWriteError):
+            free = False
+        yield free
+
+
+def _in(folder: Path) -> list[Path]:
+    """Return what lies in a folder, sorted; nothing where it cannot be listed."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _age(path: Path, now: float | None, *stamps: str) -> float:
+    """Return the seconds since the newest of some time stamps; none have passed for what has vanished."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return float("-inf")
+    moment = time.time() if now is None else now
+    return moment - max(float(getattr(status, stamp)) for stamp in stamps)
+
+
+def _delete(paths: Iterable[Path], notify: Notify, dry_run: bool) -> Emptied:
+    """Delete files and folders and count what that freed; what cannot be deleted is told."""
+    done = Emptied()
+    for path in paths:
+        before = _bytes_in(path)
+        try:
+            if not dry_run:
+                _remove(path)
+            done += Emptied(1, before)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            done += Emptied(0, before - _bytes_in(path))
+            notify(f"{path}: cannot be deleted ({error.strerror}), stays: its owner can")
+    return done
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with what is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _bytes_in(path: Path) -> int:
+    """Return the size of a file, or of all files below a folder."""
+    total = 0
+    inside = [path, *(Path(top) / name for top, _, names in os.walk(path) for name in names)]
+    for item in inside:
+        with contextlib.suppress(OSError):
+            status = item.lstat()
+            total += 0 if item.is_dir() and not item.is_symlink() else status.st_size
+    return total
