@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache import CacheError, CacheWriteError, Store
+from cache import CacheError, CacheWriteError, DamagedEntryError, Store
 from pipeline.progress import SILENT, Reporter
 from pipeline.share import Rows, keys_of_study
 
@@ -23,7 +23,10 @@ DAY = 86_400.0
 def verified(
     store: Store, keys: Sequence[str], *, sample: int | None, deep: bool, reporter: Reporter = SILENT
 ) -> Rows:
-    """Check entries again; return a row for each, ``status`` "sound" or what is wrong."""
+    """Check entries again; return a row for each, ``status`` "sound" or what is wrong.
+
+    ``verdict`` tells an entry that is "damaged" from one of which nothing is known, "unreadable".
+    """
     from cache.verify import verify
 
     rows = []
@@ -31,11 +34,12 @@ def verified(
         for done, key in enumerate(keys, start=1):
             try:
                 result = verify(store, key, sample=sample, deep=deep)
-                rows.append({"key": key, "status": "sound", "bytes": result.nbytes})
+                rows.append({"key": key, "status": "sound", "verdict": "sound", "bytes": result.nbytes})
             except CacheWriteError:
                 raise
             except CacheError as error:
-                rows.append({"key": key, "status": str(error), "bytes": 0})
+                verdict = "damaged" if isinstance(error, DamagedEntryError) else "unreadable"
+                rows.append({"key": key, "status": str(error), "verdict": verdict, "bytes": 0})
             progress(done, len(keys), key[:12])
     return rows
 
@@ -84,10 +88,12 @@ def _recompute(job: ExtractJob, rows: int) -> dict[str, Any]:
     again = np.concatenate([batch.features for batch in batches])
     there = np.asarray(entry.features[sorted(drawn)], dtype=np.float32)
     deviation = float(np.abs(again - there).max() / max(float(np.abs(again).max()), 1e-30))
-    status = "sound" if deviation <= DEVIATION else f"{job.name}: features deviate by {deviation:.3g}"
+    sound = deviation <= DEVIATION
+    status = "sound" if sound else f"{job.name}: features deviate by {deviation:.3g}"
     return {
         "key": job.key,
         "status": status,
+        "verdict": "sound" if sound else "damaged",
         "bytes": 0,
         "rows_recomputed": len(drawn),
         "deviation": deviation,
@@ -103,8 +109,15 @@ def collected(
     grace: float,
     dry_run: bool,
 ) -> dict[str, Any]:
-    """Move entries to the trash by age (days), size (GB) and studies to keep; empty what is past its grace."""
-    from cache.maintain import collect, empty_trash, to_collect
+    """Move entries to the trash by age (days), size (GB) and studies to keep; delete what is past its grace.
+
+    Returns
+    -------
+    dict
+        ``moved``, a row for each entry; ``deleted``, the bytes freed by what they were; ``deleted_bytes``,
+        their sum; ``dry_run``.
+    """
+    from cache.maintain import collect, to_collect
 
     kept = {key for study in keep for key in keys_of_study(study)}
     picked = to_collect(
@@ -114,6 +127,20 @@ def collected(
         keep=kept,
     )
     moved = picked if dry_run else collect(store, picked)
-    deleted = 0 if dry_run else empty_trash(store, grace=grace * DAY).nbytes
+    deleted = _swept(store, grace=grace * DAY, dry_run=dry_run)
     rows = [{"key": info.key, "bytes": info.nbytes, **info.coordinates} for info in moved]
-    return {"moved": rows, "deleted_bytes": deleted, "dry_run": dry_run}
+    return {"moved": rows, "deleted": deleted, "deleted_bytes": sum(deleted.values()), "dry_run": dry_run}
+
+
+def _swept(store: Store, *, grace: float, dry_run: bool) -> dict[str, int]:
+    """Delete what nobody needs any more; return the bytes that each kind of it freed, or would."""
+    from cache.sweep import drop_abandoned, drop_leftovers, drop_unused, empty_trash
+
+    pixels = store.root.parent / "pixels"
+    emptied = {
+        "trash": empty_trash(store, grace=grace, dry_run=dry_run),
+        "abandoned rows": drop_abandoned(store, dry_run=dry_run),
+        "leftovers": drop_leftovers(store, dry_run=dry_run),
+        "unused pixels": drop_unused(pixels, notify=store.notify, dry_run=dry_run),
+    }
+    return {kind: found.nbytes for kind, found in emptied.items()}

@@ -19,6 +19,7 @@ from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved, images_digest, with_network
 from pipeline.states import score_columns, state_of
 from pipeline.tables import TrainTable
+from stages.backbones import lookup
 from stages.records import WITHOUT_EFFECT, Backbone, Dataset, Regime, SplitName, TrainRecipe
 from stages.splitting import hold_out
 from stages.train.grid import GridPoint, Rung, Selection, grid, promote, rungs, select
@@ -103,7 +104,7 @@ def plan_regime(
         for entry in study.dataset:
             images = resolved.images.get(entry.name)
             if images is not None:
-                cell = _cell(study, regime, table, backbone, images)
+                cell = _cell(study, regime, table, backbone, images, history)
                 yield from _plan_cell(cell, history)
                 continue
             yield from _plan_without_images(study, regime, table, backbone, entry.name, resolved, history)
@@ -130,16 +131,19 @@ def _plan_without_images(
             yield Planned(name, STAGE_OF_REGIME[regime], "waiting", why, columns=columns)
 
 
-def _cell(study: Study, regime: Regime, table: TrainTable, backbone: Backbone, images: Images) -> _Cell:
+def _cell(
+    study: Study,
+    regime: Regime,
+    table: TrainTable,
+    backbone: Backbone,
+    images: Images,
+    history: History,
+) -> _Cell:
     """Gather what the jobs of one cell share."""
     learning_rates, weight_decays = grid_of(table, regime)
     recipe = recipe_of(table, regime)
     dataset = images.dataset
-    if table.label_smoothing and dataset.multi_label:
-        raise StudyError(
-            f"{regime}.label_smoothing {table.label_smoothing:g} means nothing for the multi-label set "
-            f"{dataset.name!r}: leave it out, or put that set into a study of its own"
-        )
+    _check_fit(regime, table, backbone, dataset)
     needs_validation = len(learning_rates) * len(weight_decays) > 1
     if needs_validation and "validation" not in dataset.splits:
         dataset = with_validation(images, table.validation_fraction, seed=table.seeds[0])
@@ -150,7 +154,8 @@ def _cell(study: Study, regime: Regime, table: TrainTable, backbone: Backbone, i
             "name": backbone.name,
             "weights": None
             if regime == "from_scratch"
-            else backbone.weights.sha256 or backbone.weights.label,
+            else backbone.weights.sha256
+            or _weights_of(f"{regime}/{backbone.label}/{dataset.name}/", backbone, history),
             "preprocessing": asdict(backbone.preprocessing),
             "pooling": backbone.pooling,
         },
@@ -160,6 +165,33 @@ def _cell(study: Study, regime: Regime, table: TrainTable, backbone: Backbone, i
         "training": shown,
     }
     return _Cell(study, regime, table, backbone, images, recipe, dataset, spec)
+
+
+def _check_fit(regime: Regime, table: TrainTable, backbone: Backbone, dataset: Dataset) -> None:
+    """Refuse settings that this backbone or this data set cannot be trained with."""
+    facts = lookup(backbone.name)
+    if facts.fixed_size and table.image_size not in (None, facts.size):
+        raise StudyError(
+            f"{regime}.image_size {table.image_size}: {facts.name} takes inputs of {facts.size} pixels only; "
+            "leave image_size out"
+        )
+    if table.label_smoothing and dataset.multi_label:
+        raise StudyError(
+            f"{regime}.label_smoothing {table.label_smoothing:g} means nothing for the multi-label set "
+            f"{dataset.name!r}: leave it out, or put that set into a study of its own"
+        )
+
+
+def _weights_of(prefix: str, backbone: Backbone, history: History) -> str:
+    """Name weights that are not on this machine, or not built yet, as the results there are name them.
+
+    Else a cell that was trained elsewhere, or by a command that built the network, would look stale to one
+    that cannot tell (`penultimate status`, `penultimate join`).
+    """
+    there = [record for name, record in history.finished.items() if name.startswith(prefix)]
+    used = {str(record.spec["backbone"]["weights"]) for record in there}
+    labels = {record.columns["weights"] for record in there if record.columns}
+    return used.pop() if len(used) == 1 and labels <= {backbone.weights.label} else backbone.weights.label
 
 
 def with_validation(images: Images, fraction: float, *, seed: int) -> Dataset:
@@ -173,6 +205,11 @@ def with_validation(images: Images, fraction: float, *, seed: int) -> Dataset:
         "train": train.take(kept),
         "validation": train.take(held, "validation"),
     }
+    if not len(held):
+        raise StudyError(
+            f"{images.dataset.name}: no class has a training image to spare as validation, to choose the grid "
+            "point on: add images or a validation split, or name one learning rate and one weight decay"
+        )
     note = f"{len(held)} of {len(train)} training rows held out as validation, stratified, seed {seed}"
     return images.dataset.with_splits(splits, note)
 

@@ -174,6 +174,10 @@ class TrainTable(Table):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two numbers, 0 < low <= high; found [{low:g}, {high:g}]")
+        if self.crop_scale[1] > 1:
+            raise ValueError(
+                f"crop_scale ends at {self.crop_scale[1]:g}; no crop keeps more than 1, the image"
+            )
         return self
 
 

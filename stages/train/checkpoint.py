@@ -35,6 +35,10 @@ class Progressed:
     curve: tuple[CurvePoint, ...]
     micro_batch_size: int
     warnings: tuple[str, ...]
+    resumed_from: tuple[int, ...]
+    """Steps at which the job was taken up again."""
+    seconds: float
+    """Of work in all attempts that led here."""
 
 
 def save_checkpoint(folder: Path, fingerprint: str, stepper: Stepper, done: Progressed) -> None:
@@ -70,18 +74,16 @@ def load_checkpoint(folder: Path, fingerprint: str, stepper: Stepper) -> Progres
     state = metadata.get("state", "")
     if metadata.get("sha256") != _digest(state, tensors):
         raise InputError(f"{path} is damaged (its SHA-256 differs): delete it, the job starts anew")
-    known: dict[str, Any] = json.loads(state)
+    done, scaler = _parsed(state, path)
     _restore(stepper, tensors, path)
-    if known["scaler"]:
-        stepper.scaler.load_state_dict(known["scaler"])
-    facts = known["progress"]
-    stepper.use_micro_batch_size(facts["micro_batch_size"])
-    stepper.warnings[:] = facts["warnings"]
-    curve = tuple(CurvePoint(**point) for point in facts["curve"])
-    return Progressed(facts["step"], curve, facts["micro_batch_size"], tuple(facts["warnings"]))
+    if scaler:
+        stepper.scaler.load_state_dict(scaler)
+    stepper.use_micro_batch_size(done.micro_batch_size)
+    stepper.warnings[:] = done.warnings
+    return done
 
 
-def remove_checkpoint(folder: Path) -> None:
+def discard_checkpoint(folder: Path) -> None:
     """Delete the checkpoint of a finished job."""
     (folder / FILE).unlink(missing_ok=True)
 
@@ -95,6 +97,29 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         reason = (str(problem).splitlines() or [""])[0]
         raise InputError(
             f"{path} is no readable checkpoint ({reason}): delete it, the job starts anew"
+        ) from problem
+
+
+def _parsed(state: str, path: Path) -> tuple[Progressed, dict[str, Any]]:
+    """Read how far a job was, and the scaler's state; whoever wrote the file may have written anything."""
+    try:
+        known = json.loads(state)
+        facts = known["progress"]
+        done = Progressed(
+            step=int(facts["step"]),
+            curve=tuple(CurvePoint(**point) for point in facts["curve"]),
+            micro_batch_size=int(facts["micro_batch_size"]),
+            warnings=tuple(map(str, facts["warnings"])),
+            resumed_from=tuple(map(int, facts["resumed_from"])),
+            seconds=float(facts["seconds"]),
+        )
+        if done.step < 0 or done.micro_batch_size < 1:
+            raise ValueError("a negative count")
+        return done, dict(known["scaler"])
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        reason = f"{type(problem).__name__}: {problem}"
+        raise InputError(
+            f"{path} is no checkpoint of this version ({reason}): delete it, the job starts anew"
         ) from problem
 
 
@@ -113,19 +138,43 @@ def _tensors_of(stepper: Stepper) -> dict[str, Tensor]:
 
 def _restore(stepper: Stepper, tensors: dict[str, Tensor], path: Path) -> None:
     """Put the tensors back, after checking that every one has its place."""
-    network = stepper.network.state_dict()
+    present = _tensors_of(stepper)
+    wanted = {name: _kind(tensor) for name, tensor in present.items() if name != "random.cuda"}
+    for index, parameter in enumerate(_parameters(stepper)):
+        if f"momentum.{index}" in tensors:  # there is none before the first step
+            wanted[f"momentum.{index}"] = _kind(parameter)
+    found = {name: _kind(tensor) for name, tensor in tensors.items() if name != "random.cuda"}
+    if found != wanted:
+        odd = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+        raise InputError(
+            f"{path} does not fit the network of this job ({odd[0]}): delete it, the job starts anew"
+        )
     saved = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-    if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in network.items()}:
-        raise InputError(f"{path} does not fit the network of this job: delete it, the job starts anew")
     stepper.network.load_state_dict(saved)
     for index, parameter in enumerate(_parameters(stepper)):
         buffer = tensors.get(f"momentum.{index}")
         if buffer is not None:
             placed = torch.empty_like(parameter, requires_grad=False)
             stepper.optimiser.state[parameter]["momentum_buffer"] = placed.copy_(buffer)
-    torch.set_rng_state(tensors["random.cpu"])
-    if stepper.device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], stepper.device)
+    _restore_random(stepper, tensors, path)
+
+
+def _restore_random(stepper: Stepper, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put torch's random state back; its size is right, what it says only torch can tell."""
+    try:
+        torch.set_rng_state(tensors["random.cpu"])
+        if stepper.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], stepper.device)
+    except (RuntimeError, TypeError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise InputError(
+            f"{path} holds no random state of torch ({reason}): delete it, the job starts anew"
+        ) from problem
+
+
+def _kind(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype]:
+    """Return what must agree for one tensor to take another's place."""
+    return tuple(tensor.shape), tensor.dtype
 
 
 def _parameters(stepper: Stepper) -> list[Tensor]:

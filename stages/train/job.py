@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 
 from stages.backbones import lookup
 from stages.errors import BackboneError, DatasetError, InputError
-from stages.records import Backbone, Dataset, Preprocessing, Regime, SplitName, TrainRecipe
+from stages.records import WITHOUT_EFFECT, Backbone, Dataset, Preprocessing, Regime, SplitName, TrainRecipe
 from stages.vision.devices import PRECISIONS
-
-WITHOUT_EFFECT = ("device", "num_workers", "image_memory", "validation_curve", "tensorboard")
-"""Fields of a recipe that change how a result is come by, and not the result."""
 
 _CROPS = ("whole", "central_87.5", "simclr")
 

@@ -26,6 +26,7 @@ def train(
     learning_rate: float,
     start: int = 0,
     after_look: Callable[[CurvePoint], None],
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train in place from step ``start`` to ``recipe.steps``.
 
@@ -43,6 +44,8 @@ def train(
         Called with the newest step whenever the loss is looked at and finite: after every step on the CPU,
         every 16th and on the curve's steps on a GPU. Network and optimiser are between two steps then; it
         may save them, and it may raise to cancel.
+    stop : callable
+        Asked after every step; where it says True, the loss is looked at and the training is left there.
 
     Raises
     ------
@@ -57,7 +60,8 @@ def train(
         rate = cosine(step, steps, learning_rate)
         set_learning_rate(stepper.optimiser, rate)
         unseen.append(stepper(images, labels))
-        if cuda and len(unseen) < _LOOK_EVERY and not is_recorded(step, steps):
+        leaving = stop()
+        if cuda and len(unseen) < _LOOK_EVERY and not is_recorded(step, steps) and not leaving:
             continue
         losses = torch.stack(unseen)
         finite = losses.isfinite().tolist()
@@ -66,6 +70,8 @@ def train(
         unseen.clear()
         speed = (step + 1 - start) * source.recipe.batch_size / (time.perf_counter() - began)
         after_look(CurvePoint(step, float(losses[-1]), rate, speed))
+        if leaving or stop():
+            return
 
 
 def _numbered(source: Source, start: int, *, pin: bool) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:

@@ -24,6 +24,8 @@ def fine_tune(
     image_folder: Path | None = None,
     checkpoint_minutes: float = 10.0,
     keep_weights: bool = False,
+    keep_checkpoint: bool = False,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train all of a backbone and a new classifier on a data set (protocol, "Fine-tuning").
@@ -56,10 +58,16 @@ def fine_tune(
     image_folder : Path or None
         Where decoded images lie, memory-mapped, for all jobs that use it; None = in this process's memory.
     checkpoint_minutes : float
-        Time between checkpoints; one more is written when ``progress`` raises.
+        Time between checkpoints; one more is written when ``progress`` raises, and when SIGINT or SIGTERM
+        arrives, which are answered after the step under way.
     keep_weights : bool
         Whether to write ``weights.safetensors`` into ``folder``: timm loads it into
         ``create_model(NAME, num_classes=K)``.
+    keep_checkpoint : bool
+        Whether to leave the checkpoint where it is, for a caller who has to put the result away first:
+        `discard_checkpoint` deletes it.
+    threads : int or None
+        That torch computes with on the CPU, where another number gives other bits; None = as many as now.
     progress : callable or None
         Called with (steps done, steps, note) after every step (on a GPU every 16th); it may raise to
         cancel, and what it raises comes through after the checkpoint is written.
@@ -98,6 +106,8 @@ def fine_tune(
         image_folder=image_folder,
         checkpoint_minutes=checkpoint_minutes,
         keep_weights=keep_weights,
+        keep_checkpoint=keep_checkpoint,
+        threads=threads,
         progress=progress,
     )
 
@@ -116,6 +126,8 @@ def train_from_scratch(
     image_folder: Path | None = None,
     checkpoint_minutes: float = 10.0,
     keep_weights: bool = False,
+    keep_checkpoint: bool = False,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a backbone from random initialisation (protocol, "From scratch").
@@ -140,5 +152,7 @@ def train_from_scratch(
         image_folder=image_folder,
         checkpoint_minutes=checkpoint_minutes,
         keep_weights=keep_weights,
+        keep_checkpoint=keep_checkpoint,
+        threads=threads,
         progress=progress,
     )

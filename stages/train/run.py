@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from stages.errors import DivergedError, InputError
 from stages.metrics import evaluate
 from stages.records import CurvePoint, Progress, TrainResult
 from stages.train.batches import Source
-from stages.train.checkpoint import Progressed, load_checkpoint, remove_checkpoint, save_checkpoint
+from stages.train.checkpoint import Progressed, discard_checkpoint, load_checkpoint, save_checkpoint
 from stages.train.curve import CurveWriter, is_log_spaced, is_recorded
 from stages.train.evaluate import Views, score
 from stages.train.export import write_weights
+from stages.train.interrupt import HeldSignals
 from stages.train.job import TrainJob
 from stages.train.loop import train
 from stages.train.model import build_classifier
@@ -36,18 +39,19 @@ def run_job(
     image_folder: Path | None,
     checkpoint_minutes: float,
     keep_weights: bool,
+    keep_checkpoint: bool,
+    threads: int | None,
     progress: Progress | None,
 ) -> TrainResult:
     """Train and score; parameters, result and errors as :func:`stages.train.regimes.fine_tune`."""
     if keep_weights and folder is None:
         raise InputError("keep_weights needs a folder to write the weights to")
-    started = time.perf_counter()
     device = choose_device(job.recipe.device)
     with numeric_precision(job.recipe.precision, device):
         pass
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    with seeded(job.seed):
+    with seeded(job.seed), _threads(threads):
         stepper = _build(job, device)
         watch = _Watch(job, stepper, folder, checkpoint_minutes * 60, progress)
         images = ImageStore(
@@ -61,7 +65,7 @@ def run_job(
             source = Source(images, job.training_labels(), job.preprocessing, job.recipe, job.seed)
             _train(job, stepper, source, watch)
             images.close()
-            scores = watch.scores()
+            scores = _scored(watch)
         except DivergedError as problem:
             watch.steps = problem.step
             stepper.warnings.append(str(problem))
@@ -71,8 +75,9 @@ def run_job(
     if folder is not None:
         if keep_weights and scores is not None:
             write_weights(folder, stepper.network, job)
-        remove_checkpoint(folder)
-    return _result(job, watch, scores, time.perf_counter() - started)
+        if not keep_checkpoint:
+            discard_checkpoint(folder)
+    return _result(job, watch, scores)
 
 
 def _build(job: TrainJob, device: torch.device) -> Stepper:
@@ -120,10 +125,13 @@ class _Watch:
     def __post_init__(self) -> None:
         self._fingerprint = self.job.fingerprint()
         self._views: Views | None = None
+        self._started = time.monotonic()
         done = None
         if self.folder is not None:
             done = load_checkpoint(self.folder, self._fingerprint, self.stepper)
         self.steps = done.step if done else 0
+        self.resumed_from = (*done.resumed_from, done.step) if done else ()
+        self._seconds_before = done.seconds if done else 0.0
         self.curve = CurveWriter(
             self.folder, done.curve if done else (), tensorboard=self.job.recipe.tensorboard
         )
@@ -169,6 +177,11 @@ class _Watch:
             multi_label=job.dataset.multi_label,
         )
 
+    @property
+    def seconds(self) -> float:
+        """Work so far in all attempts that led here."""
+        return self._seconds_before + time.monotonic() - self._started
+
     def close(self) -> None:
         """Let curve and images go."""
         self.curve.close()
@@ -180,18 +193,57 @@ class _Watch:
         if self.folder is not None:
             stepper = self.stepper
             done = Progressed(
-                self.steps, self.curve.points, stepper.micro_batch_size, tuple(stepper.warnings)
+                self.steps,
+                self.curve.points,
+                stepper.micro_batch_size,
+                tuple(stepper.warnings),
+                self.resumed_from,
+                self.seconds,
             )
             save_checkpoint(self.folder, self._fingerprint, stepper, done)
         self._saved = time.monotonic()
 
 
 def _train(job: TrainJob, stepper: Stepper, source: Source, watch: _Watch) -> None:
-    """Do the steps that are not done."""
-    train(stepper, source, learning_rate=job.learning_rate, start=watch.steps, after_look=watch)
+    """Do the steps that are not done; a process that is asked to end saves the last one first.
+
+    A signal that somebody answers without ending the process leaves the rest of the steps to be done.
+    """
+    while watch.steps < job.recipe.steps:
+        with HeldSignals() as held:
+            train(
+                stepper,
+                source,
+                learning_rate=job.learning_rate,
+                start=watch.steps,
+                after_look=watch,
+                stop=held.asked,
+            )
+            if held.asked():
+                watch.save()
 
 
-def _result(job: TrainJob, watch: _Watch, scores: NDArray[Any] | None, seconds: float) -> TrainResult:
+def _scored(watch: _Watch) -> NDArray[np.float32]:
+    """Score the trained network; where that is broken off, the training is not lost."""
+    try:
+        return watch.scores()
+    except BaseException:
+        watch.save()
+        raise
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with a number of threads, then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _result(job: TrainJob, watch: _Watch, scores: NDArray[Any] | None) -> TrainResult:
     """Put the record together; without scores the loss diverged."""
     labels = job.dataset.splits[job.score_on].labels
     n_train = sum(len(job.dataset.splits[name]) for name in job.fit_on)
@@ -209,7 +261,8 @@ def _result(job: TrainJob, watch: _Watch, scores: NDArray[Any] | None, seconds: 
         curve=watch.curve.points,
         n_train=n_train,
         n_test=len(labels),
-        seconds=seconds,
+        seconds=watch.seconds,
+        resumed_from=watch.resumed_from,
         warnings=(*job.warnings(), *_notes(watch.stepper), *watch.stepper.warnings),
     )
 
