@@ -1,7 +1,8 @@
 """What is known of backbones without torch: names, dimensions, preprocessing, where weights lie.
 
 The facts stand in ``backbones.csv``, which ``python -m stages.vision.backbone_table`` builds from timm,
-torchvision and timm's published ImageNet results. Planning, and a machine without torch, need no more.
+torchvision and timm's published ImageNet results; of the ``paper:`` names in ``paper_backbones``. Planning,
+and a machine without torch, need no more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal, get_args
 
 from stages.errors import BackboneError
 from stages.names import did_you_mean
+from stages.paper_backbones import paper_backbone, paper_names
 from stages.records import Backbone, Interpolation, Preprocessing
 from stages.vision.weight_files import locate_weights
 
@@ -39,7 +41,7 @@ class BackboneFacts:
     """One row of the table."""
 
     name: str
-    """With its tag: ``resnet50.a1_in1k``, ``torchvision/googlenet``."""
+    """With its tag: ``resnet50.a1_in1k``, ``torchvision/googlenet``, ``paper:inception_v4``."""
     dimension: int
     """Of the penultimate features; 0 = known only once the network is built (``python:``)."""
     size: int
@@ -58,7 +60,14 @@ class BackboneFacts:
     parameters: int
     """Without the classifier; 0 = known only once the network is built."""
     imagenet_top1: float | None
-    """Fraction at ``size``; None = not in timm's results at that size."""
+    """Fraction at ``size``, of the public weights; None = not in timm's results at that size."""
+    alias_of: str = ""
+    """Of a ``paper:`` name: the known name whose network and public weights it stands for."""
+
+    @property
+    def builds(self) -> str:
+        """The known name of the network that is built."""
+        return self.alias_of or self.name
 
 
 def known() -> list[str]:
@@ -69,7 +78,7 @@ def known() -> list[str]:
     >>> "resnet50.a1_in1k" in known()
     True
     """
-    return sorted(_table()[0])
+    return sorted([*_table()[0], *paper_names()])
 
 
 def lookup(name: str) -> BackboneFacts:
@@ -78,8 +87,9 @@ def lookup(name: str) -> BackboneFacts:
     Parameters
     ----------
     name : str
-        A timm name with or without tag, "torchvision/NAME", or "python:MODULE:FUNCTION", of which nothing
-        is known before it is built: dimension 0, and ImageNet's usual preprocessing at 224 pixels.
+        A timm name with or without tag, "torchvision/NAME", one of the paper's sixteen ("paper:NAME"), or
+        "python:MODULE:FUNCTION", of which nothing is known before it is built: dimension 0, and ImageNet's
+        usual preprocessing at 224 pixels.
 
     Raises
     ------
@@ -94,9 +104,14 @@ def lookup(name: str) -> BackboneFacts:
     if name.startswith("python:"):
         return _own_network(name)
     rows, defaults = _table()
+    if paper := paper_backbone(name):
+        return replace(rows[paper.builds], name=name, alias_of=paper.builds)
     facts = rows.get(defaults.get(name, name))
     if facts is None:
-        near = did_you_mean(name, [*defaults, *rows]) or "; `penultimate backbones` lists what is known"
+        near = (
+            did_you_mean(name, [*defaults, *rows, *paper_names()])
+            or "; `penultimate backbones` lists what is known"
+        )
         raise BackboneError(f"unknown backbone {name!r}{near}")
     return facts
 
@@ -174,6 +189,7 @@ def resolve(
         name=name,
         weights=locate_weights(
             weights,
+            name=facts.builds,
             source=facts.source,
             seed=seed,
             base_folder=Path(base_folder),
@@ -206,7 +222,7 @@ def _check(facts: BackboneFacts, wanted: Preprocessing, weights: str, pooling: s
         raise BackboneError(f"{facts.name}: std {wanted.std} must be positive")
     if weights == "pretrained" and not facts.source and not facts.name.startswith("python:"):
         raise BackboneError(f'{facts.name} has no pretrained weights: use "file:PATH" or "random"')
-    if pooling and facts.name.startswith(("torchvision/", "python:")):
+    if pooling and facts.builds.startswith(("torchvision/", "python:")):
         raise BackboneError(f"{facts.name}: pooling can be chosen for timm networks only")
 
 

@@ -75,7 +75,7 @@ class Backbone:
     """A pretrained network without its head."""
 
     name: str
-    """As in the study: a timm name, "torchvision/NAME" or "python:MODULE:FUNCTION"."""
+    """As in the study: a timm name, "paper:NAME", "torchvision/NAME" or "python:MODULE:FUNCTION"."""
     weights: Weights
     preprocessing: Preprocessing
     dimension: int

@@ -9,6 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cache.atomic import write_file
+from stages.paper_backbones import built_name
 from stages.train.job import TrainJob
 from stages.train.model import Classifier
 
@@ -27,7 +28,7 @@ def write_weights(folder: Path, network: torch.nn.Module, job: TrainJob) -> None
     head = _head(job, body, weight, bias)
     metadata = {
         "format": "pt",
-        "architecture": job.backbone.name,
+        "architecture": built_name(job.backbone.name),
         "regime": job.regime,
         "dataset": job.dataset.name,
         "num_classes": str(len(job.dataset.class_names)),
@@ -39,12 +40,13 @@ def write_weights(folder: Path, network: torch.nn.Module, job: TrainJob) -> None
 def _head(job: TrainJob, body: dict[str, Tensor], weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     """Return the classifier's tensors under the names and shapes that timm gives them."""
     plain = {"classifier.weight": weight.contiguous(), "classifier.bias": bias.contiguous()}
-    if job.backbone.name.startswith(("python:", "torchvision/")) or job.backbone.pooling:
+    name = built_name(job.backbone.name)
+    if name.startswith(("python:", "torchvision/")) or job.backbone.pooling:
         return plain
     from timm.models import create_model
 
     with torch.device("meta"):
-        wanted = create_model(job.backbone.name, num_classes=len(job.dataset.class_names)).state_dict()
+        wanted = create_model(name, num_classes=len(job.dataset.class_names)).state_dict()
     missing = sorted(name for name in wanted if name not in body)
     matrices = [name for name in missing if name.endswith(".weight")]
     vectors = [name for name in missing if name.endswith(".bias")]

@@ -17,11 +17,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from stages.errors import BackboneError
+from stages.paper_backbones import built_name
 from stages.records import Backbone
 from stages.vision.fetch import fetch_weights
 from stages.vision.weights import load_into
 
 _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
+_HEADS_OF_PORTS = ("last_linear", "AuxLogits")
+"""What the public pretrained-models ports call classifiers, whatever the network."""
 _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     # The published weights expect the input transform; auxiliary classifiers are no part of a backbone.
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
@@ -68,17 +71,20 @@ def build_network(backbone: Backbone, *, image_size: int | None = None) -> nn.Mo
 
 def build_bare(name: str, *, pooling: str | None = None) -> tuple[nn.Module, tuple[str, ...]]:
     """Build a network without head and without loading weights; return it with the names of its head."""
+    name = built_name(name)
     if name.startswith("python:"):
         return build_own(name), ("fc", "classifier", "head")
     if name.startswith("torchvision/"):
         network = build_torchvision(name.removeprefix("torchvision/"))
-        return network, (*network.removed_heads, "aux1", "aux2", "AuxLogits")  # type: ignore[misc]
+        return network, (*network.removed_heads, "aux1", "aux2", *_HEADS_OF_PORTS)  # type: ignore[misc]
     return _build_timm(name, pooling)
 
 
 def _build_timm(name: str, pooling: str | None) -> tuple[nn.Module, tuple[str, ...]]:
     """Build one of timm's networks with ``num_classes=0``."""
     from timm.models import create_model
+
+    from stages.vision import bn_inception, nasnet_mobile  # noqa: F401 - timm knows them once imported
 
     options: dict[str, Any] = {} if pooling is None else {"global_pool": pooling}
     try:
@@ -87,7 +93,8 @@ def _build_timm(name: str, pooling: str | None) -> tuple[nn.Module, tuple[str, .
         chosen = f" with pooling {pooling!r}" if pooling else ""
         raise BackboneError(f"{name}: timm cannot build it{chosen}: {_one_line(problem)}") from problem
     classifier = network.pretrained_cfg.get("classifier") or ()
-    return network, (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return network, (*heads, *_HEADS_OF_PORTS)
 
 
 def build_torchvision(architecture: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Where weights lie on this machine: files, packages, and the caches that downloads are kept in.
+"""Where weights lie on this machine: files, packages, a folder of one's own, and the caches of downloads.
 
 Nothing here loads torch, imports a package that it looks for, or reaches for the network.
 """
@@ -16,11 +16,14 @@ from stages.records import Weights
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm's repositories on the hub call their weights, in the order that timm prefers."""
+FOLDER_VARIABLE = "PENULTIMATE_WEIGHTS"
+"""Names a folder of checkpoints in which pretrained weights are looked for before anything is downloaded."""
 
 
 def locate_weights(
     weights: str,
     *,
+    name: str = "",
     source: str = "",
     seed: int = 0,
     base_folder: Path = Path(),
@@ -32,6 +35,9 @@ def locate_weights(
     ----------
     weights : str
         "pretrained", "file:PATH", "package:NAME" or "random".
+    name : str
+        The backbone's known name, with its tag: pretrained weights are looked for by it in the folder
+        ``$PENULTIMATE_WEIGHTS``.
     source : str
         Where pretrained weights come from: "hub:ID", "url:FILE", or "" where the network brings its own.
     seed : int
@@ -50,11 +56,13 @@ def locate_weights(
     Raises
     ------
     WeightsError
-        No such file, no such package, no or several weights files in it, or an unknown word.
+        No such file, no such package, no or several weights files in it, an unknown word, or
+        ``$PENULTIMATE_WEIGHTS`` is no folder.
     """
     kind, _, rest = weights.partition(":")
     if weights == "pretrained":
-        return Weights(kind="pretrained", label="pretrained", path=downloaded(source))
+        path = find_pretrained(name, source, must_exist=must_exist)
+        return Weights(kind="pretrained", label="pretrained", path=path)
     if weights == "random":
         text = f"random:{seed}"
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -99,8 +107,55 @@ def _file_of_package(name: str) -> Path:
     return found[0]
 
 
+def find_pretrained(name: str, source: str, *, must_exist: bool = True) -> Path | None:
+    """Return the file of a name's own weights, None where it is not on this machine; no network.
+
+    Parameters
+    ----------
+    name : str
+        The known name, with its tag; "" = the folder is not searched.
+    source : str
+        "hub:ID", "url:FILE" or "".
+    must_exist : bool
+        Whether a ``$PENULTIMATE_WEIGHTS`` that is no folder is an error.
+
+    Raises
+    ------
+    WeightsError
+        As said of ``must_exist``.
+    """
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if source and name and folder:
+        root = Path(folder).expanduser().absolute()
+        if root.is_dir():
+            for candidate in folder_names(name, source):
+                if (root / candidate).is_file():
+                    return root / candidate
+        elif must_exist:
+            raise WeightsError(f"${FOLDER_VARIABLE} is {root}, which is no folder: correct or unset it")
+    return downloaded(source)
+
+
+def folder_names(name: str, source: str) -> list[str]:
+    """Return the paths that a name's weights may have in a folder of checkpoints, the likeliest first.
+
+    Examples
+    --------
+    >>> folder_names("torchvision/googlenet", "url:googlenet-1378be20.pth")[:2]
+    ['googlenet-1378be20.pth', 'torchvision/googlenet.safetensors']
+    """
+    kind, _, rest = source.partition(":")
+    own = [rest] if kind == "url" else []
+    repositories = dict.fromkeys([name, rest] if kind == "hub" else [name])
+    inside = [f"{repository}/{file}" for repository in repositories for file in HUB_FILES]
+    return [*own, *(f"{name}{suffix}" for suffix in SUFFIXES), *inside]
+
+
 def downloaded(source: str) -> Path | None:
-    """Return the file of a "hub:ID" or "url:FILE" source where an earlier download left it, else None."""
+    """Return the file of a "hub:ID" or "url:FILE" source where an earlier download left it, else None.
+
+    In the hub's cache that is the revision which its branch ``main`` was at, else the only one there is.
+    """
     kind, _, rest = source.partition(":")
     if kind == "url":
         path = _torch_home() / "hub" / "checkpoints" / rest
@@ -109,11 +164,12 @@ def downloaded(source: str) -> Path | None:
         return None
     repository = hub_cache() / f"models--{rest.replace('/', '--')}"
     try:
-        revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+        revisions = [repository / "snapshots" / (repository / "refs" / "main").read_text().strip()]
     except OSError:
+        revisions = list((repository / "snapshots").glob("*"))
+    if len(revisions) != 1:
         return None
-    files = (repository / "snapshots" / revision / name for name in HUB_FILES)
-    return next((path for path in files if path.is_file()), None)
+    return next((revisions[0] / file for file in HUB_FILES if (revisions[0] / file).is_file()), None)
 
 
 def hub_cache() -> Path:

@@ -54,8 +54,8 @@ class Mismatch:
 def load_into(network: nn.Module, path: Path, *, name: str, head_names: tuple[str, ...] = ()) -> None:
     """Load a weights file into a network in place.
 
-    Key names may be the network's own, those that timm itself converts from, or those of
-    efficientnet-pytorch style packages. The classifier's tensors (``head_names``) are dropped.
+    Key names may be the network's own, those that timm itself converts from, those of efficientnet-pytorch
+    style packages, or those of BN-Inception's Caffe release. The classifier's tensors (``head_names``) are dropped.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def _conversions(network: nn.Module) -> Iterator[Callable[[State], State]]:
     yield lambda state: state
     yield lambda state: from_efficientnet_pytorch(state, network)
     module = sys.modules[type(network).__module__]
-    for name in _TIMM_FILTERS if module.__name__.startswith("timm.") else ():
+    for name in _TIMM_FILTERS if module.__name__.startswith(("timm.", "stages.vision.")) else ():
         if hasattr(module, name):
             function = getattr(module, name)
             yield lambda state, function=function: _call_filter(function, state, network)  # type: ignore[misc]

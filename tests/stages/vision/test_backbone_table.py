@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import torch
@@ -50,3 +51,14 @@ def test_a_network_that_gives_no_vector_is_no_backbone() -> None:
 def test_results_are_read_by_name_and_size(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("model,img_size,top1,top5\na.b,224,70.5,90\na.b,288,71.5,91\n")
     assert read_top1(tmp_path / "r.csv") == {("a.b", 224): 70.5, ("a.b", 288): 71.5}
+
+
+def test_the_networks_written_here_have_rows_like_any_other(monkeypatch: object) -> None:
+    import stages.vision.backbone_table as table
+
+    monkeypatch.setattr(table, "list_models", lambda: ["bn_inception", "nasnet_a_mobile"])  # type: ignore[attr-defined]
+    rows = list(timm_rows(table.OWN_TOP1))
+    with (Path(table.__file__).parent.parent / "backbones.csv").open(newline="") as file:
+        shipped = {row["name"]: row for row in csv.DictReader(file)}
+    assert [row["name"] for row in rows] == ["bn_inception.caffe_in1k", "nasnet_a_mobile.tf_in1k"]
+    assert all(row == shipped[row["name"]] for row in rows)
