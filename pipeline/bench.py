@@ -22,7 +22,7 @@ ROUNDS = 3
 BACKBONE = "tf_efficientnet_lite0"
 
 
-def bench(stage: Literal["extract", "probe", "train"], *, images: int = 256) -> Rows:
+def bench(stage: Literal["extract", "probe", "train"], *, images: int = 256, thorough: bool = False) -> Rows:
     """Measure one stage beside the plain way to do it.
 
     Parameters
@@ -30,6 +30,8 @@ def bench(stage: Literal["extract", "probe", "train"], *, images: int = 256) -> 
     stage : {"extract", "probe", "train"}
     images : int
         How many photographs, from $PENULTIMATE_TEST_DATA where it is set, else cut out of scikit-image's.
+    thorough : bool
+        Of the probe: also how long scikit-learn takes to come as close to the optimum; minutes to hours.
 
     Returns
     -------
@@ -37,8 +39,10 @@ def bench(stage: Literal["extract", "probe", "train"], *, images: int = 256) -> 
         One row a side: seconds, rate, ratio to the plain way, agreement of the results.
     """
     with tempfile.TemporaryDirectory() as folder:
-        measure = {"extract": _extract, "probe": _probe, "train": _train}[stage]
-        return measure(photographs(images, Path(folder)))
+        split = photographs(images, Path(folder))
+        if stage == "probe":
+            return _probe(split, thorough)
+        return {"extract": _extract, "train": _train}[stage](split)
 
 
 def photographs(count: int, folder: Path) -> Split:
@@ -153,7 +157,7 @@ def _plain_features(backbone: Backbone, split: Split) -> np.ndarray[Any, Any]:
         return np.asarray(torch.cat([network(pixels) for pixels, _ in loader]).numpy())
 
 
-def _probe(split: Split) -> Rows:
+def _probe(split: Split, thorough: bool) -> Rows:
     """Time the whole path of 45 lambdas on real features; see `pipeline.bench_probe`.
 
     On the real sets of $PENULTIMATE_TEST_DATA where it is set, else on the photographs.
@@ -163,10 +167,10 @@ def _probe(split: Split) -> Rows:
     from stages.records import FeatureTable
 
     if root := os.environ.get("PENULTIMATE_TEST_DATA"):
-        return bench_sets(_backbone(), Path(root), SETS, None)
+        return bench_sets(_backbone(), Path(root), SETS, None, thorough=thorough)
     features = np.concatenate([b.features for b in extract_features(_backbone(), split)])
     table = FeatureTable(features, split.labels, split.ids, ("a", "b"))
-    return bench_problem("photographs", table, table, None)
+    return bench_problem("photographs", table, table, None, thorough=thorough)
 
 
 def _train(split: Split) -> Rows:

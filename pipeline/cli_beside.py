@@ -52,13 +52,16 @@ def predict(
 @click.option(
     "--images", type=click.IntRange(min=32), default=256, show_default=True, help="How many images."
 )
+@click.option("--thorough", is_flag=True, help="probe: also until scikit-learn is as close; takes long.")
 @output_options
-def bench(stage: Literal["extract", "probe", "train"], images: int, as_json: bool, quiet: bool) -> None:
+def bench(
+    stage: Literal["extract", "probe", "train"], images: int, thorough: bool, as_json: bool, quiet: bool
+) -> None:
     """Measure a STAGE beside the plain way to do it, both in one run, and print the ratio."""
     from pipeline.bench import bench as measure
     from pipeline.text_tables import rows_text
 
-    rows = measure(stage, images=images)
+    rows = measure(stage, images=images, thorough=thorough)
     if as_json:
         print_json(rows)
     elif not quiet:

@@ -29,6 +29,14 @@ def test_every_side_is_measured_against_the_certified_optimum(table: FeatureTabl
     assert rows["LogisticRegressionCV, 5 folds"]["worst_suboptimality"] is None
 
 
+def test_a_thorough_bench_ends_when_the_other_side_is_as_close(table: FeatureTable) -> None:
+    rows = [
+        row for row in bench_problem("blobs", table, table, 1, thorough=True) if "until as" in row["side"]
+    ]
+    assert 1 <= len(rows) <= 3
+    assert [row["worst_suboptimality"] > 1e-3 for row in rows[:-1]] == [True] * (len(rows) - 1)
+
+
 def test_the_other_side_solves_the_same_problem(table: FeatureTable) -> None:
     grid = default_lambdas()[::-1][5:15]
     coefficients, intercepts = plain_path(table.features, table.labels, grid, 1e-10, 10_000)
