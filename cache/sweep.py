@@ -53,6 +53,11 @@ def empty_trash(
     return _delete(old, store.notify, dry_run)
 
 
+def keys_in_trash(store: Store) -> list[str]:
+    """Return the keys of the entries that can be taken back."""
+    return [path.name for path in _in(store.root / "trash") if _DIGEST.fullmatch(path.name)]
+
+
 def drop_abandoned(
     store: Store, *, older_than: float = 30 * DAY_SECONDS, now: float | None = None, dry_run: bool = False
 ) -> Emptied:

@@ -10,6 +10,9 @@ from pipeline.jobs import Stage
 from pipeline.place import Place
 from pipeline.plan import Plan
 
+WRITE_CACHE: tuple[Stage, ...] = ("extract", "fine-tune", "scratch")
+"""Stages that keep something in the cache: features, decoded images."""
+
 
 def check_choice(plan: Plan, asked: Sequence[Stage], only: str | None) -> None:
     """Refuse a choice of jobs that names none."""
@@ -35,9 +38,11 @@ def job_pattern(only: str | None) -> re.Pattern[str]:
         raise StudyError(f"--only {only!r} is not a regular expression: {error}") from error
 
 
-def check_writable(place: Place) -> None:
-    """Find out before any work whether results can be kept."""
-    places = {place.output: "the study's output", place.root: "the cache ($PENULTIMATE_CACHE)"}
+def check_writable(plan: Plan, asked: Sequence[Stage], place: Place) -> None:
+    """Find out before any work whether results can be kept; the cache is only written where features are made."""
+    places = {place.output: "the study's output"}
+    if any(p.stage in asked and p.stage in WRITE_CACHE and p.state != "done" for p in plan.jobs):
+        places[place.root] = "the cache ($PENULTIMATE_CACHE)"
     for folder, what in places.items():
         probe = folder / ".writable"
         try:

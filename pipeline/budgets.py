@@ -54,7 +54,7 @@ BUDGETS: Mapping[str, Mapping[Budget, Mapping[str, Any]]] = {
 RECIPE_FIELDS = (
     "steps batch_size micro_batch_size momentum batch_norm_momentum decay_everything dropout label_smoothing "
     "classifier_std image_size evaluation_crop crop_scale crop_ratio horizontal_flip validation_curve "
-    "precision device num_workers image_memory tensorboard"
+    "precision compile device num_workers image_memory tensorboard"
 ).split()
 
 

@@ -15,7 +15,12 @@ from pipeline.tables import PinTable
 
 SHORT = 12
 """Hex digits of a key or a digest that people are shown."""
-_NAMES = {"annotations_sha256": "labels", "samples": "images", "weights_sha256": "weights"}
+_NAMES = {
+    "annotations": "labels",
+    "annotations_sha256": "labels",
+    "features_sha256": "features",
+    "weights_sha256": "weights",
+}
 """Ingredients of a key, in words."""
 
 
@@ -93,15 +98,26 @@ def described(spot: Spot) -> str:
 
 
 def told_apart(entries: Sequence[Entry]) -> Iterator[str]:
-    """Say of each entry what is only its own: the ingredients in which they differ, rows, and its origin."""
-    names = sorted({name for entry in entries for name in entry.key.ingredients})
-    differing = [name for name in names if len({sha256_of(e.key.ingredients.get(name)) for e in entries}) > 1]
-    rows = len({len(entry.raw_ids) for entry in entries}) > 1
-    for entry in entries:
-        parts = [f"{_NAMES.get(name, name)} {short(entry.key.ingredients.get(name))}" for name in differing]
-        if rows:
-            parts.append(f"{len(entry.raw_ids)} rows")
+    """Say of each entry what is only its own: the ingredients in which they differ, then rows and origin."""
+    facts = [_facts(entry) for entry in entries]
+    names = sorted({name for one in facts for name in one})
+    differing = [name for name in names if len({sha256_of(one.get(name)) for one in facts}) > 1]
+    for entry, one in zip(entries, facts, strict=True):
+        parts = [f"{_NAMES.get(name, name)} {short(one.get(name))}" for name in differing]
+        parts.append(f"{len(entry.raw_ids)} rows")
         yield printable(", ".join([*parts, *_origin(entry.metadata["provenance"])]))
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    """Return the ingredients of a key, what the images are and how they are named apart from each other."""
+    facts = dict(entry.key.ingredients)
+    if "samples" in facts:
+        pairs = facts.pop("samples")
+        facts |= {
+            "images": [sha256 for _, sha256 in pairs],
+            "ids (paths as written)": [id_ for id_, _ in pairs],
+        }
+    return facts
 
 
 def short(value: Any) -> str:
@@ -119,9 +135,11 @@ def printable(text: str) -> str:
 
 def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     """Say who made an entry, where and when, as far as its provenance tells."""
-    written, user, host = (provenance.get(name) for name in ("written", "user", "host"))
+    features, written, user, host = (provenance.get(name) for name in ("features", "written", "user", "host"))
+    if features:
+        yield f"from {str(features)[:40]}"
     if written:
-        yield f"made {str(written)[:10]}"
+        yield f"made {str(written)[:19].replace('T', ' ')}"
     if user and host:
         yield f"by {str(user)[:40]} on {str(host)[:40]}"
 

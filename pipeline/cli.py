@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from pipeline.cli_options import output_options, print_json, run_options
+from pipeline.cli_options import memory_option, output_options, print_json, run_options
 from pipeline.errors import (
     EXIT_DONE,
     EXIT_INPUT,
@@ -59,10 +59,17 @@ def stage_command(name: str, stages: tuple[Stage, ...], about: str) -> None:
     @cli.command(name, help=about)
     @study_argument
     @run_options
-    def command(study: Path, **options: Any) -> None:
+    def command(study: Path, memory: int | None = None, **options: Any) -> None:
         from pipeline.config import load_study
 
-        _run(load_study(study), stages, **options)
+        loaded = load_study(study)
+        if memory is not None:
+            probe = loaded.probe.model_copy(update={"memory": memory})
+            loaded = loaded.model_copy(update={"probe": probe})
+        _run(loaded, stages, **options)
+
+    if "probe" in stages:
+        memory_option(command)
 
 
 stage_command(
@@ -230,12 +237,12 @@ def _add_commands() -> None:
     """Add the group `penultimate cache` and what runs beside studies."""
     from pipeline.cli_beside import bench, predict
     from pipeline.cli_cache import cache
-    from pipeline.cli_keep import gc, remove, verify
+    from pipeline.cli_keep import gc, remove, restore, verify
     from pipeline.cli_pins import pin
 
     for command in (predict, bench, cache):
         cli.add_command(command)
-    for command in (verify, gc, pin, remove):
+    for command in (verify, gc, pin, remove, restore):
         cache.add_command(command)
 
 
@@ -245,6 +252,8 @@ _add_commands()
 def main() -> NoReturn:
     """Run the command line and exit with the status of `EPILOG`."""
     signal.signal(signal.SIGTERM, _terminated)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _terminated)
     try:
         _check_neighbours()
         cli.main(prog_name="penultimate", standalone_mode=False)
@@ -262,9 +271,9 @@ def main() -> NoReturn:
         _exit_with(error)
 
 
-def _terminated(_signal: int, _frame: object) -> NoReturn:
-    """Treat SIGTERM (preemption, a scheduler's end) as Ctrl-C; a second one must not break off the saving."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _terminated(number: int, _frame: object) -> NoReturn:
+    """Treat SIGTERM and SIGHUP (preemption, a terminal that is gone) as Ctrl-C; a second one is ignored."""
+    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

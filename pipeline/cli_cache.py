@@ -183,7 +183,7 @@ def parsed(coordinates: tuple[str, ...]) -> dict[str, str]:
     for word in coordinates:
         name, equals, value = word.partition("=")
         if not (name and equals):
-            raise StudyError(f"{word!r} is not NAME=VALUE, as in dataset=digits")
+            raise StudyError(f"{word!r} is not NAME=VALUE, as in dataset=digits; a key is given as --key KEY")
         if name in found:
             raise StudyError(f"{name!r} is given twice, as {found[name]!r} and as {value!r}; give one")
         found[name] = value

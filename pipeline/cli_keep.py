@@ -1,4 +1,4 @@
-"""`penultimate cache verify`, `gc` and `remove`: which entries can be trusted, and which may go."""
+"""`penultimate cache verify`, `gc`, `remove` and `restore`: which entries can be trusted, and which may go."""
 
 from __future__ import annotations
 
@@ -102,14 +102,13 @@ def gc(
 ) -> None:
     """Move entries to the trash, and delete for good what has been there longer than its grace.
 
-    With it goes what nobody has needed for 30 days: half-extracted rows, what killed processes left, decoded
-    images of trainings.
+    Without --older-than, --largest-total and --keep no entry is moved; `gc --grace 0` empties the trash. With it
+    goes what nobody has needed for 30 days: half-extracted rows, what killed processes left, decoded images of
+    trainings. `penultimate cache restore KEY` takes an entry back out of the trash.
     """
     from pipeline.keep import collected
     from pipeline.text_tables import rows_text
 
-    if older_than is None and largest_total is None and not keep:
-        raise StudyError("say which entries may go: --older-than DAYS, --largest-total GB or --keep STUDY")
     outcome = collected(
         opened(quiet),
         older_than=older_than,
@@ -121,12 +120,29 @@ def gc(
     if as_json:
         print_json(outcome)
     elif not quiet:
-        click.echo(
-            rows_text([{**row, "key": row["key"][:12]} for row in outcome["moved"]]) or "nothing to move"
-        )
+        moved = outcome["moved"]
+        if moved:
+            click.echo(rows_text([{**row, "key": row["key"][:12]} for row in moved]))
+        would = "would be " if dry_run else ""
+        total = sum(row["bytes"] for row in moved)
+        click.echo(f"{would}moved to the trash: {len(moved)} entries, {total} bytes")
         freed = ", ".join(f"{kind} {nbytes}" for kind, nbytes in outcome["deleted"].items())
-        would = "would be deleted" if dry_run else "deleted"
-        click.echo(f"{would} for good: {outcome['deleted_bytes']} bytes ({freed})")
+        click.echo(f"{would}deleted for good: {outcome['deleted_bytes']} bytes ({freed})")
+
+
+@click.command()
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@output_options
+def restore(keys: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Take the entries KEY (or beginnings of keys) back out of the trash."""
+    from pipeline.share import restored
+
+    rows = restored(opened(quiet or as_json), keys)
+    if as_json:
+        print_json(rows)
+    elif not quiet:
+        for row in rows:
+            click.echo(f"{row['key'][:12]}: back at {row['path']}")
 
 
 @click.command()

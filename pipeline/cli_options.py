@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from pipeline.errors import StudyError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +31,32 @@ def run_options(command: F) -> F:
     ):
         command = option(command)
     return output_options(command)
+
+
+class ByteCount(click.ParamType):  # type: ignore[type-arg]  # older ones take none
+    """A number of bytes: 4GB, 512MB, 2GiB, 1000000."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ARG002
+        """Return the number, or refuse the text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", str(value))
+        number = 0
+        if found:
+            number = int(float(found[1]) * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " "))
+        if number <= 0:
+            where = param.opts[0] if param else "a size"
+            raise StudyError(f"{where} is {str(value)!r}; give bytes, such as 4GB, 512MB or 2GiB")
+        return number
+
+
+def memory_option(command: F) -> F:
+    """Give a command --memory."""
+    return click.option(
+        "--memory",
+        type=ByteCount(),
+        help="What copies of features may take, all probes together, such as 4GB; beyond it they stream.",
+    )(command)
 
 
 def print_json(value: Any) -> None:

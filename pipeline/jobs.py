@@ -16,6 +16,7 @@ from stages.records import (
     ImageErrorPolicy,
     Metric,
     Regime,
+    SelectionRow,
     Split,
     SplitName,
     TrainRecipe,
@@ -59,6 +60,15 @@ class ExtractJob:
 
 
 @dataclass(frozen=True)
+class KnownSelection:
+    """What the last result of a probe says of lambdas that are asked for again."""
+
+    rows: tuple[SelectionRow, ...]
+    content_digests: Mapping[SplitName, str]
+    """Of the features that it was made from: with others under the same keys nothing is reused."""
+
+
+@dataclass(frozen=True)
 class ProbeJob:
     """Linear probe of one backbone on one data set, from cached features alone."""
 
@@ -77,6 +87,10 @@ class ProbeJob:
     """What the job knows of its row of scores.csv."""
     content_digests: Mapping[SplitName, str] = field(default_factory=dict)
     """The values that the study pins, of the splits that it pins."""
+    memory: int | None = None
+    """Bytes that copies of the features may take; None = as much as they need."""
+    known: KnownSelection | None = None
+    """Of the last result, where that differs in the grid of lambdas alone."""
     stage: Stage = "probe"
 
 

@@ -111,6 +111,8 @@ def collected(
 ) -> dict[str, Any]:
     """Move entries to the trash by age (days), size (GB) and studies to keep; delete what is past its grace.
 
+    Where none of the three is given no entry is moved.
+
     Returns
     -------
     dict
@@ -120,8 +122,9 @@ def collected(
     from cache.maintain import collect, to_collect
 
     kept = {key for study in keep for key in keys_of_study(study)}
+    asked = older_than is not None or largest_total is not None or bool(keep)
     picked = to_collect(
-        store.list(),
+        store.list() if asked else (),
         older_than=None if older_than is None else older_than * DAY,
         largest_total=None if largest_total is None else int(largest_total * 1e9),
         keep=kept,

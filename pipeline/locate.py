@@ -23,6 +23,10 @@ from pipeline.tables import PinTable
 from pipeline.wanted import wanted_coordinates
 from stages.records import SPLITS
 
+SPELLINGS = frozenset({"dataset", "weights"})
+"""Coordinates that two studies may spell differently for one key: where a pin tells the values, they are not held
+against it."""
+
 
 @dataclass(frozen=True)
 class Located:
@@ -151,7 +155,12 @@ def _conflicts(question: _Question, entry: Entry) -> Iterator[str]:
     assert pin is not None
     key = entry.key.digest[:SHORT]
     there = entry.metadata["coordinates"]
-    other = [f"{n} {there.get(n)!r}, not {v!r}" for n, v in question.wanted.items() if there.get(n) != v]
+    told = SPELLINGS if pin.content_digest is not None else frozenset()
+    other = [
+        f"{n} {there.get(n)!r}, not {v!r}"
+        for n, v in question.wanted.items()
+        if there.get(n) != v and n not in told
+    ]
     if question.key is None and other:
         yield f"the pinned entry {key} is of {'; '.join(other)}: pin another one, or change the study"
     if not _same_rows(question, entry):

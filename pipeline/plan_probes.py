@@ -8,13 +8,13 @@ from typing import Any
 
 from cache import Store
 from pipeline.config import Study
-from pipeline.jobs import Planned, ProbeJob, State
+from pipeline.jobs import KnownSelection, Planned, ProbeJob, State
 from pipeline.ledger import History
 from pipeline.locate import Located
 from pipeline.pins import Spot
 from pipeline.resolve import Resolved
 from pipeline.states import score_columns, state_of
-from stages.records import Backbone, Metric, SplitName
+from stages.records import Backbone, Metric, SelectionRow, SplitName
 
 PROBE_RECIPE = 1
 """Grows when the same features and settings would give another probe."""
@@ -40,8 +40,7 @@ def plan_probes(
             needed = set(images.dataset.splits if images else ("train", "test"))
             pinned = {split for split, entry in found.items() if entry.pin is not None}
             if not needed | pinned <= set(entries):
-                where = "run extract first" if images else f"{resolved.absent[table.name]}; pull its features"
-                why = _lacking(found) or f"features not cached: {where}"
+                why = _lacking(found) or _not_cached(backbone, resolved.absent.get(table.name))
                 yield Planned(name, "probe", "waiting", why, columns=columns)
                 continue
             metric = images.dataset.metric if images else table.metric or _default_metric(store, entries)
@@ -50,6 +49,8 @@ def plan_probes(
             state, why = state_of(job, history)
             if state == "done":
                 state, why = _from_other_values(job, history) or (state, why)
+            if state == "stale":
+                job = replace(job, known=_known_selection(job, history))
             yield Planned(name, "probe", state, why, job, columns)
 
 
@@ -58,6 +59,17 @@ def _lacking(found: Mapping[SplitName, Located]) -> str:
     conflicts = [entry.conflict for entry in found.values() if entry.conflict]
     lacking = [f"{split}: {entry.lacking}" for split, entry in found.items() if entry.lacking]
     return "; ".join([*conflicts, *lacking, *(["extract or pull it"] if lacking else [])])
+
+
+def _not_cached(backbone: Backbone, absent: str | None) -> str:
+    """Say that features are not cached, and what else is not on this machine to make them from."""
+    if absent is None:
+        return "features not cached: run extract first"
+    lacking = [absent]
+    weights = backbone.weights
+    if weights.kind in ("file", "package") and weights.path is None:
+        lacking.append(f"the weights {weights.label} are not here either")
+    return f"features not cached, nor can they be made here: {'; '.join(lacking)}: mend that, or pull them"
 
 
 def _pinned_values(found: Mapping[SplitName, Located]) -> dict[SplitName, str]:
@@ -76,6 +88,22 @@ def _from_other_values(job: ProbeJob, history: History) -> tuple[State, str] | N
         if used.get(split) != digest:
             return "stale", f"made from other values of {split} than the pinned {digest[:12]}"
     return None
+
+
+def _known_selection(job: ProbeJob, history: History) -> KnownSelection | None:
+    """Return the selection of the last result, where only the grid of lambdas is another now."""
+    record = history.finished[job.name]
+    if _without_grid(record.spec) != _without_grid(job.spec):
+        return None
+    rows = tuple(
+        SelectionRow(row["l2_lambda"], row["value"], row["converged"]) for row in record.result["selection"]
+    )
+    return KnownSelection(rows, record.result["content_digests"])
+
+
+def _without_grid(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all of a probe's spec but its lambdas."""
+    return {**spec, "probe": {name: value for name, value in spec["probe"].items() if name != "lambdas"}}
 
 
 def _probe_job(
@@ -108,6 +136,7 @@ def _probe_job(
         settings=settings,
         spec=spec,
         columns=columns,
+        memory=table.memory,
     )
 
 

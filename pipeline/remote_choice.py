@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache import Store
+from cache import Entry, Store
 from pipeline.errors import StudyError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _of_study(store: Store, remote: Remote, manifests: Sequence[Manifest], path:
     from pipeline.wanted import wanted_of_study
 
     study = load_study(path)
-    pins, here = pins_of(study), tuple(store.keys())
+    pins = pins_of(study)
     picked: list[str] = []
     mistakes = []
     for spot, wanted in wanted_of_study(study).items():
@@ -58,18 +58,47 @@ def _of_study(store: Store, remote: Remote, manifests: Sequence[Manifest], path:
             picked += [m.key for m in manifests if wanted.items() <= m.coordinates.items()]
             continue
         pin = pins[spot]
+        pinned = f"{' / '.join(spot)} is pinned as {pin.fingerprint[:12]}"
+        here = {entry.content_digest: entry.key.digest for entry in _beginning(store, pin.fingerprint)}
         there = [m for m in manifests if m.key.startswith(pin.fingerprint)]
         sound = [m.key for m in there if pin.content_digest in (None, m.content_digest)]
-        picked += sound
-        if not sound and not any(key.startswith(pin.fingerprint) for key in here):
+        if pin.content_digest is not None and here and pin.content_digest not in here:
+            key = next(iter(here.values()))[:12]
+            mistakes.append(
+                f"{store.root}: {pinned} with the values {pin.content_digest[:12]}, here it has others: "
+                f"`penultimate cache remove {key}`, then pull again, or pin these with `penultimate cache pin`"
+            )
+        elif not sound and not here:
             what = "there with other values" if there else "not there"
             mistakes.append(
-                f"{remote.url}: {' / '.join(spot)} is pinned as {pin.fingerprint[:12]}, which is {what}; "
-                "ask for it to be pushed, or pin what is there"
+                f"{remote.url}: {pinned}, which is {what}; ask for it to be pushed, or pin what is there"
             )
+        picked += sound
     if mistakes:
         raise StudyError(mistakes)
+    if not picked and not pins:
+        raise StudyError(_none_of(study.name, wanted_of_study(study).values(), manifests, remote.url))
     return picked
+
+
+def _beginning(store: Store, fingerprint: str) -> list[Entry]:
+    """Return the sound entries here whose key begins so."""
+    found = [store.sound(key) for key in list(store.keys()) if key.startswith(fingerprint)]
+    return [entry for entry in found if entry is not None]
+
+
+def _none_of(
+    name: str, wanted: Iterable[Mapping[str, str]], manifests: Sequence[Manifest], url: str
+) -> Iterator[str]:
+    """Say in which coordinates the entries of a remote differ from what a study asks for."""
+    asked = list(wanted)
+    yield f"{url}: none of its {len(manifests)} entries is one that {name} asks for"
+    for coordinate in asked[0]:
+        ours = {facts[coordinate] for facts in asked}
+        theirs = {str(m.coordinates.get(coordinate)) for m in manifests}
+        if theirs and not ours & theirs:
+            few = ", ".join(sorted(theirs)[:3])
+            yield f"{coordinate}: the study has {', '.join(sorted(ours)[:3])}, the entries there have {few}"
 
 
 def only_one(beginning: str, keys: Iterable[str], command: str) -> str:

@@ -113,7 +113,7 @@ def run(
     check_choice(current, asked, only)
     check_pins(current)
     place = Place(root, study.output)
-    check_writable(place)
+    check_writable(current, asked, place)
     books = Books()
     perform = functools.partial(run_stage, books=books, place=place, workers=workers, reporter=reporter)
     if "extract" in asked and _lost(_extracted(current, pattern), root, reporter):

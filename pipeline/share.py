@@ -12,7 +12,10 @@ from cache import Store
 from cache.errors import one_line
 from pipeline.errors import StudyError
 from pipeline.progress import SILENT, Reporter
+from pipeline.provenance import provenance
 from pipeline.remote_choice import chosen_remote, only_one
+from stages.names import did_you_mean
+from stages.records import SPLITS
 
 if TYPE_CHECKING:
     from cache.remote import Remote
@@ -30,6 +33,8 @@ def listed(store: Store, remote: str | None, coordinates: Mapping[str, str]) -> 
         place = _remote(remote, store)
         place.require_place()
         infos = find_remote(place, **coordinates)
+    if coordinates and not infos:
+        _refuse_unknown(coordinates, store.list() if remote is None else find_remote(place))
     names = list(dict.fromkeys(name for info in infos for name in info.coordinates))
     return [
         {
@@ -41,6 +46,17 @@ def listed(store: Store, remote: str | None, coordinates: Mapping[str, str]) -> 
         }
         for info in infos
     ]
+
+
+def _refuse_unknown(coordinates: Mapping[str, str], infos: Sequence[Any]) -> None:
+    """Refuse the name of a coordinate that no entry has: a slip of the pen would look like an empty cache."""
+    known = {name for info in infos for name in info.coordinates}
+    for name in coordinates:
+        if known and name not in known:
+            hint = did_you_mean(name, known)
+            raise StudyError(
+                f"no entry has a coordinate {name!r}{hint} (there are {', '.join(sorted(known))})"
+            )
 
 
 def described(store: Store, key: str) -> dict[str, Any]:
@@ -56,6 +72,8 @@ def described(store: Store, key: str) -> dict[str, Any]:
         "coordinates": dict(entry.metadata["coordinates"]),
         "recipe": recipe,
         "classes": len(entry.metadata["class_names"]),
+        "class_names": list(entry.metadata["class_names"]),
+        "multi_label": entry.metadata["multi_label"],
         "excluded": [list(pair) for pair in entry.metadata["excluded"]],
         "provenance": entry.metadata["provenance"],
     }
@@ -174,12 +192,45 @@ def imported(
     lacking = [name for name in ("backbone", "dataset", "split") if name not in coordinates]
     if lacking:
         raise StudyError(f"say {' '.join(f'{name}=...' for name in lacking)}: entries are found by these")
+    if coordinates["split"] not in SPLITS:
+        hint = did_you_mean(coordinates["split"], SPLITS)
+        raise StudyError(f"split={coordinates['split']!r} is not train, validation or test{hint}")
+    before = store.find(**{name: coordinates[name] for name in ("backbone", "dataset", "split")})
     annotations = read_labels(labels, class_names=classes.split("|") if classes else None)
     if file.suffix == ".npy":
-        entry = import_features(store, file, annotations, dict(coordinates))
+        entry = import_features(store, file, annotations, dict(coordinates), provenance())
     else:
-        entry = import_hdf5(store, file, annotations, dict(coordinates), dataset=hdf5_dataset)
-    return {"key": entry.key.digest, "status": "added", "rows": len(entry.ids), "deviation": 0.0}
+        entry = import_hdf5(
+            store, file, annotations, dict(coordinates), dataset=hdf5_dataset, provenance=provenance()
+        )
+    key = entry.key.digest
+    for other in before:
+        if other.key != key:
+            store.notify(
+                f"note: {other.key[:12]} is of the same backbone, data set and split, so a study has to say which "
+                f"is meant; `penultimate cache remove {other.key[:12]}` takes it out"
+            )
+    rounded = entry.key.ingredients["rounded_from"]
+    if rounded is not None:
+        store.notify(f"note: {file.name}: {rounded} is rounded to float32")
+    return {
+        "key": key,
+        "status": "already here" if key in {info.key for info in before} else "added",
+        "rows": len(entry.ids),
+        "classes": len(annotations.class_names),
+        "rounded_from": rounded,
+        "deviation": 0.0,
+    }
+
+
+def restored(store: Store, beginnings: Sequence[str]) -> Rows:
+    """Take entries back from the trash, verified; each is named by its key or the beginning of it."""
+    from cache.maintain import restore
+    from cache.sweep import keys_in_trash
+
+    command = "`ls " + shlex.quote(str(store.root / "trash")) + "`"
+    keys = [only_one(beginning, keys_in_trash(store), command) for beginning in beginnings]
+    return [{"key": key, "path": str(restore(store, key).path)} for key in keys]
 
 
 def _remote(url: str, store: Store) -> Remote:

@@ -6,7 +6,7 @@ import errno
 import functools
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cache import DamagedEntryError, KeyMissingError
@@ -91,6 +91,7 @@ def run_stage(
             reporter.say(f"{planned.name}: {planned.why}")
     jobs = [planned.job for planned in todo if planned.job is not None]
     processes = _processes(jobs, workers)
+    jobs = [_with_its_memory(job, min(processes, len(jobs))) for job in jobs]
     with reporter.bar(stage, "jobs") as progress:
         finished = 0
 
@@ -150,6 +151,13 @@ def _processes(jobs: Sequence[Job], workers: int | None) -> int:
     if on_gpu:
         return min(job.jobs_per_device for job in on_gpu)
     return worker_count(workers)
+
+
+def _with_its_memory(job: Job, together: int) -> Job:
+    """Give a probe its share of the memory that the study allows all of them."""
+    if isinstance(job, ProbeJob) and job.memory is not None:
+        return replace(job, memory=max(1, job.memory // together))
+    return job
 
 
 def _trains_on_cpu(device: str) -> bool:

@@ -111,6 +111,7 @@ class ProbeTable(Table):
     seed: int = Field(default=0, ge=0)
     lambdas: LambdaGrid = LambdaGrid()
     tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    memory: int | None = Field(default=None, gt=0)
 
 
 def _one_or_many(value: object) -> object:
@@ -152,6 +153,7 @@ class TrainTable(Table):
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     horizontal_flip: bool = True
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: Literal["auto", "always", "never"] = "auto"
     device: str = "auto"
     num_workers: int = Field(default=0, ge=0)
     image_memory: int = Field(default=2 << 30, ge=0)

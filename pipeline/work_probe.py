@@ -28,8 +28,17 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
     tables = {split: feature_table(entry) for split, entry in entries.items()}
     test = tables["test"]
     metric: Metric = job.metric or ("map_11_point" if test.multi_label else "top_1")
+    digests = {split: entry.content_digest for split, entry in entries.items()}
+    known = job.known.rows if job.known and job.known.content_digests == digests else ()
     result = fit_probe(
-        tables["train"], tables.get("validation"), test, metric=metric, progress=progress, **job.settings
+        tables["train"],
+        tables.get("validation"),
+        test,
+        metric=metric,
+        known=known,
+        memory=job.memory,
+        progress=progress,
+        **job.settings,
     )
     warnings = (*_left_out(entries), *result.warnings)
     scores = {"test_scores": result.test_scores}
@@ -57,7 +66,8 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
             "warnings": list(warnings),
             "seconds": result.seconds,
             "entries": {split: entry.key.digest for split, entry in entries.items()},
-            "content_digests": {split: entry.content_digest for split, entry in entries.items()},
+            "content_digests": digests,
+            "memory": job.memory,
             "class_names": list(test.class_names),
         },
         provenance=provenance(),
@@ -69,6 +79,9 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
         },
     )
     line = f"{metric} {100 * result.value:.2f} %, lambda {result.l2_lambda:.3g}"
+    reused = sum(row.reused for row in result.selection)
+    if reused:
+        line += f", {reused} of {len(result.selection)} lambdas scored before"
     return Done(line, warnings)
 
 

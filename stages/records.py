@@ -186,6 +186,8 @@ class SelectionRow:
     """The data set's metric on validation rows or pooled over folds, a fraction."""
     converged: bool
     """Whether every fit behind the value met its tolerance."""
+    reused: bool = False
+    """Whether it was taken from an earlier selection that had this lambda too."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,8 @@ class TrainRecipe:
     validation_curve: bool = False
     """Take the metric after steps 1, 2, 3, 5, 9, 17, ... too where the job scores validation; test never."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: Literal["auto", "always", "never"] = "auto"
+    """torch.compile; the word auto: on CUDA, from the steps on that pay for it."""
     device: str = "auto"
     """The word auto: CUDA where there is one, else CPU."""
     num_workers: int = 0
@@ -311,7 +315,7 @@ class TrainRecipe:
     """Write the curve as TensorBoard's events too, beside ``curve.jsonl``."""
 
 
-WITHOUT_EFFECT = ("device", "num_workers", "image_memory", "validation_curve", "tensorboard")
+WITHOUT_EFFECT = ("compile", "device", "num_workers", "image_memory", "validation_curve", "tensorboard")
 """Fields of a `TrainRecipe` that change how a result is come by, and not the result."""
 
 

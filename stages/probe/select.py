@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,8 @@ Selection = Literal["cross_validation", "validation"]
 Refit = Literal["train_and_validation", "train"]
 
 TIE = 1e-12
+SAME_LAMBDA = 1e-9
+"""Relative difference up to which two lambdas are one."""
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +54,7 @@ def fit_probe(
     validation_fraction: float = 0.2,
     refit: Refit = "train_and_validation",
     scaling: Scaling = "none",
+    known: Sequence[SelectionRow] = (),
     memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -77,6 +81,9 @@ def fit_probe(
         with few examples (protocol, "Other experiments", L).
     scaling
         "none", or "standardise": columns to variance 1 over the fitted rows of each fit.
+    known
+        Rows of an earlier selection from the same tables with the same settings: lambdas that are among them
+        are not fitted again, so that a longer grid costs what is new in it.
     memory, threads
         As in `fit_path`.
     progress
@@ -119,8 +126,10 @@ def fit_probe(
     used = np.ones(len(table.ids), bool) if refit == "train_and_validation" else _first(table, train)
     fits = _Fits(table, metric, tolerance, scaling, memory)
     with limited_threads(threads):
-        found, basis = fits.scan(plan.trials, np.sort(grid)[::-1], progress)
-        rows = _selection_rows(grid, found)
+        before = _among(known, grid)
+        fresh = np.array([strength for strength in np.sort(grid)[::-1] if strength not in before])
+        found, basis = fits.scan(plan.trials, fresh, progress)
+        rows = _selection_rows(grid, fresh, found, before)
         best = select_lambda(rows)
         fitted = fits.refit(used, best.l2_lambda, found, basis)
     z = logits_of(test.features, fitted.coefficients, fitted.intercepts, train.multi_label)
@@ -183,6 +192,8 @@ class _Fits:
         basis = None
         if self.scaling == "none":
             basis = make_basis(self.table.features, self.memory, turned=True)
+        if not len(grid):
+            return Scan(np.zeros(0), np.ones(0, dtype=np.bool_)), basis
         parts = ((basis or self._scaled_basis(t.fitted), [t]) for t in trials)
         shared = [(basis, trials)] if basis is not None else parts
         found = scan(
@@ -267,13 +278,24 @@ def _edge(best: SelectionRow, grid: Array, rows: Sequence[SelectionRow]) -> tupl
     return ()
 
 
-def _selection_rows(grid: Array, found: Scan) -> tuple[SelectionRow, ...]:
+def _among(known: Sequence[SelectionRow], grid: Array) -> dict[float, SelectionRow]:
+    """Return the known rows of the lambdas of a grid; grids are computed, so nearly equal is equal."""
+    found = {}
+    for strength in grid:
+        row = next((row for row in known if math.isclose(row.l2_lambda, strength, rel_tol=SAME_LAMBDA)), None)
+        if row is not None:
+            found[float(strength)] = replace(row, l2_lambda=float(strength), reused=True)
+    return found
+
+
+def _selection_rows(
+    grid: Array, fresh: Array, found: Scan, before: Mapping[float, SelectionRow]
+) -> tuple[SelectionRow, ...]:
     """Return the table in the order the grid was given."""
-    place = np.argsort(np.argsort(-grid))
-    return tuple(
-        SelectionRow(float(grid[i]), float(found.values[j]), bool(found.converged[j]))
-        for i, j in enumerate(place)
-    )
+    rows = dict(before)
+    for strength, value, converged in zip(fresh, found.values, found.converged, strict=True):
+        rows[float(strength)] = SelectionRow(float(strength), float(value), bool(converged))
+    return tuple(rows[float(strength)] for strength in grid)
 
 
 def _first(table: FeatureTable, train: FeatureTable) -> Array:

@@ -21,7 +21,7 @@ def check_tables(tables: Sequence[FeatureTable], metric: Metric) -> None:
         raise ProbeError(f"metric {metric!r} needs one label an image: use map_11_point for multi-label data")
     for table in tables:
         if table.class_names != first.class_names:
-            raise ProbeError("the splits have different class names: they are not of one data set")
+            raise ProbeError(_other_classes(first, table))
         if table.features.ndim != 2 or table.features.shape[1] != first.features.shape[1]:
             raise ProbeError("the splits have features of different width: extract them with one backbone")
         if table.multi_label != first.multi_label:
@@ -30,6 +30,16 @@ def check_tables(tables: Sequence[FeatureTable], metric: Metric) -> None:
         check_labels(table.labels, len(table.features), len(first.class_names))
         if len(table.ids) != len(table.features):
             raise ProbeError(f"{len(table.ids)} ids for {len(table.features)} rows of features")
+
+
+def _other_classes(first: FeatureTable, other: FeatureTable) -> str:
+    """Say in which class names two splits differ."""
+    apart = sorted(set(first.class_names) ^ set(other.class_names))
+    what = f"such as {apart[0]!r}, which only one has" if apart else "in another order"
+    return (
+        f"the splits have different class names ({len(first.class_names)} and {len(other.class_names)}, {what}): "
+        "imported features of a split that lacks a class need `cache import --classes 'a|b|...'`, all in order"
+    )
 
 
 def stack_tables(first: FeatureTable, second: FeatureTable) -> FeatureTable:

@@ -11,11 +11,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class HeldSignals:
-    """Notes SIGINT and SIGTERM inside a ``with`` block and hands them on at its end.
+    """Notes SIGINT, SIGTERM and SIGHUP inside a ``with`` block and hands them on at its end.
 
     Whoever works in the block calls ``asked`` wherever work can be broken off. What the process does
     about the signal is what it would have done without this class: an exception, an end, nothing at all.

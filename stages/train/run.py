@@ -268,10 +268,11 @@ def _result(job: TrainJob, watch: _Watch, scores: NDArray[Any] | None) -> TrainR
 
 
 def _notes(stepper: Stepper) -> tuple[str, ...]:
-    """Say how the batch norms saw the batch where it was cut up."""
-    if stepper.micro_batches == 1:
-        return ()
-    return (
-        f"batch-norm statistics over micro-batches of at most {stepper.micro_batch_size} images, "
-        f"{stepper.micro_batches} a step, their momentum corrected",
-    )
+    """Say whether the network was compiled, and how the batch norms saw the batch where it was cut up."""
+    notes = ["the network was compiled (torch.compile)"] if stepper.compiled else []
+    if stepper.micro_batches > 1:
+        notes.append(
+            f"batch-norm statistics over micro-batches of at most {stepper.micro_batch_size} images, "
+            f"{stepper.micro_batches} a step, their momentum corrected"
+        )
+    return tuple(notes)

@@ -13,6 +13,9 @@ from stages.train.optimiser import batch_norm_momentum, set_batch_norm_momentum
 from stages.vision.devices import numeric_precision
 from stages.vision.transforms import normalise
 
+COMPILE_STEPS = 2000
+"""Optimiser steps from which torch.compile pays for itself on a GPU: it takes a minute or two."""
+
 
 class Stepper:
     """Does optimiser steps on a network in place.
@@ -28,7 +31,7 @@ class Stepper:
     optimiser : torch.optim.Optimizer
         Over its parameters.
     recipe : TrainRecipe
-        Batch and micro-batch size, precision.
+        Batch and micro-batch size, precision, whether to compile.
     preprocessing : Preprocessing
         Its mean and std.
     n_train : int
@@ -55,6 +58,8 @@ class Stepper:
         self._n_train = n_train
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.micro_batch_size = min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size)
+        self.compiled = _pays_to_compile(recipe, device)
+        self._forward = torch.compile(network, dynamic=False) if self.compiled else network
         self._retune()
 
     @property
@@ -109,7 +114,7 @@ class Stepper:
         for some_images, some_labels in pieces:
             pixels = some_images.to(self.device, non_blocking=True)
             with numeric_precision(self._recipe.precision, self.device):
-                logits = self.network(normalise(pixels, self._preprocessing))
+                logits = self._forward(normalise(pixels, self._preprocessing))
                 loss = loss_of(
                     logits, some_labels.to(self.device, non_blocking=True), self._recipe.label_smoothing
                 )
@@ -139,3 +144,10 @@ class Stepper:
             self._n_train, recipe.batch_size, self.micro_batches, recipe.batch_norm_momentum
         )
         set_batch_norm_momentum(self.network, momentum)
+
+
+def _pays_to_compile(recipe: TrainRecipe, device: torch.device) -> bool:
+    """Whether a job compiles its network: not on the CPU unless it is asked to, where small jobs are many."""
+    if recipe.compile == "auto":
+        return device.type == "cuda" and recipe.steps >= COMPILE_STEPS
+    return recipe.compile == "always"

@@ -128,6 +128,9 @@ REFUSED: list[tuple[str, tuple[str, ...], int, tuple[str, ...]]] = [
     ("an escape code", ("import", "f.npy", "l.csv", "backbone=\x1b[31mred", *WHERE[1:]), 2, ("rename it",)),
     ("a newline", ("import", "f.npy", "l.csv", "backbone=a\nb", *WHERE[1:]), 2, ("rename it",)),
     ("an empty backbone", ("import", "f.npy", "l.csv", "backbone=", *WHERE[1:]), 2, ("is no text", "write")),
+    ("no split", ("import", "f.npy", "l.csv", *WHERE[:2], "split=trian"), 2, ("split='trian'", "mean 'train'?")),
+    ("no coordinate", ("list", "bakcbone=b"), 2, ("no entry has a coordinate 'bakcbone'", "mean 'backbone'?")),
+    ("nothing in the trash", ("restore", "ab"), 2, ("0 entries begin with 'ab'", "trash")),
     ("a long backbone", ("import", "f.npy", "l.csv", f"backbone={'x' * 2000}", *WHERE[1:]), 2, ("shorten",)),
 ]  # fmt: skip
 
@@ -261,7 +264,7 @@ def test_odd_names_reach_no_place_outside(shop, penultimate, tmp_path):
     Path("odd.csv").write_text(f"id,label\n../../etc/passwd,../x\n/abs,y\n{long},../x\n..,y\n")
     before = {path for path in tmp_path.rglob("*") if cache_root() not in path.parents}
     result = penultimate(
-        "cache", "import", "f.npy", "odd.csv", "backbone=../../up", f"dataset={long}", "split=.."
+        "cache", "import", "f.npy", "odd.csv", "backbone=../../up", f"dataset={long}", "split=test"
     )
     assert result.status == 0
     assert {path for path in tmp_path.rglob("*") if cache_root() not in path.parents} == before
@@ -269,6 +272,34 @@ def test_odd_names_reach_no_place_outside(shop, penultimate, tmp_path):
     assert open_store().read(info.key).ids == ("../../etc/passwd", "/abs", long, "..")
     assert penultimate("cache", "export", info.key, "x" * 240 + ".h5").status == 0
     assert penultimate("cache", "import", "x" * 240 + ".h5").status == 0
+
+
+def test_what_an_import_did_is_told(shop, penultimate):
+    first = penultimate("cache", "import", "f.npy", "l.csv", *WHERE, "--json")
+    assert first.err == ""
+    row = json.loads(first.out)
+    assert (row["status"], row["rows"], row["classes"], row["rounded_from"]) == ("added", 4, 2, None)
+    again = json.loads(penultimate("cache", "import", "f.npy", "l.csv", *WHERE, "--json").out)
+    assert (again["status"], again["key"]) == ("already here", row["key"])
+    np.save("f.npy", np.full((4, 3), 2.0))
+    other = penultimate("cache", "import", "f.npy", "l.csv", *WHERE)
+    assert f"note: {row['key'][:12]} is of the same backbone, data set and split" in other.err
+    assert "note: f.npy: float64 is rounded to float32" in other.err
+    shown = json.loads(penultimate("cache", "show", row["key"][:12]).out)
+    assert shown["class_names"] == ["x", "y"]
+    assert {"features", "written", "host"} <= set(shown["provenance"])
+
+
+def test_what_was_removed_can_be_taken_back(shop, penultimate):
+    whole, bytes_ = key(), entries()[0].read_bytes()
+    assert penultimate("cache", "remove", whole[:12]).status == 0
+    assert whole not in {path.stem for path in entries()}
+    assert "moved to the trash: 0 entries" in penultimate("cache", "gc").out
+    assert penultimate("cache", "restore", whole[:12]).status == 0
+    assert open_store().path_of(whole).read_bytes() == bytes_
+    assert penultimate("cache", "remove", whole[:12]).status == 0
+    assert penultimate("cache", "gc", "--grace", "0").status == 0
+    assert penultimate("cache", "restore", whole[:12]).status == 2
 
 
 def test_a_file_name_with_a_newline_stays_on_its_line(shop, penultimate):

@@ -32,10 +32,13 @@ def home() -> Iterator[Path]:
         yield path
 
 
-def penultimate(user: User, home: Path, *words: str) -> tuple[int | None, str, str]:
+def penultimate(
+    user: User, home: Path, *words: str, group: str | None = "cache", read_only: Path | None = None
+) -> tuple[int | None, str, str]:
     """Run the command line as a user."""
     environment = {"PYTHONPATH": str(REPOSITORY), "PENULTIMATE_CACHE": str(home / "lab"), "HOME": str(home)}
-    process = start(user, home, ["-c", COMMAND, "cache", *words], **environment)
+    arguments = ["-c", COMMAND, *([group] if group else []), *words]
+    process = start(user, home, arguments, read_only, **environment)
     out, errors = process.communicate(timeout=120)
     return process.returncode, out, errors
 
@@ -71,3 +74,33 @@ def test_a_group_shares_a_cache(home: Path, umask: int) -> None:
     assert status == 3
     assert "cannot be read: Permission denied" in errors
     assert os.geteuid() == 0
+
+
+def test_who_may_only_read_the_cache_probes_and_joins(home: Path) -> None:
+    """Results go to the study's output; the cache, mounted read-only, is not asked to take anything."""
+    need_users()
+    lab, mine = home / "lab", home / "mine"
+    lab.mkdir(mode=0o755)
+    mine.mkdir()
+    os.chown(mine, ANNA, ANNA)
+    rows = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    rows[::2] += 3.0
+    np.save(home / "f.npy", rows)
+    (home / "l.csv").write_text("id,label\n" + "".join(f"{i},{'xy'[i % 2]}\n" for i in range(12)))
+    owner = User(os.geteuid(), 0o022)
+    for split in ("train", "test"):
+        where = ("backbone=own", "dataset=d", f"split={split}")
+        status, _, errors = penultimate(
+            owner, home, "import", str(home / "f.npy"), str(home / "l.csv"), *where
+        )
+        assert status == 0, errors
+    study = mine / "s.toml"
+    study.write_text(
+        '[study]\nname = "s"\n[[backbone]]\nname = "own"\nweights = "cached"\n'
+        '[[dataset]]\nname = "d"\nsource = "cached"\n[probe]\nfolds = 2\n'
+        "lambdas = { min = 0.01, max = 100.0, count = 3 }\n"
+    )
+    for command in ("probe", "join"):
+        result = penultimate(User(ANNA, 0o022), home, command, str(study), group=None, read_only=lab)
+        assert result[0] == 0, result
+    assert (mine / "runs/s/scores.csv").is_file() or list(mine.rglob("scores.csv"))

@@ -221,7 +221,7 @@ def test_without_a_terminal_doubt_is_an_error_that_helps(doubt, penultimate) -> 
     (line,) = result.errors
     assert line.startswith(f"colours/test through {NET}: 2 cached entries match: ")
     for info in doubt:
-        assert re.search(rf"{info.key[:12]} \(images [0-9a-f]{{12}}\)", line)
+        assert re.search(rf"{info.key[:12]} \(images [0-9a-f]{{12}}, 6 rows\)", line)
     command = re.search(r"`penultimate (cache pin study.toml [0-9a-f]{12})`", line)
     assert command
     assert penultimate(*command[1].split()).status == 0
@@ -371,6 +371,50 @@ def test_the_way_out_that_the_error_names_leads_out(here: Path, penultimate, tmp
     assert stale["why"].startswith("made from other values of test than the pinned ")
     assert penultimate("probe", "study.toml").status == 0
     assert json.loads(penultimate("probe", "study.toml", "--json").out)["nothing_to_do"]
+
+
+def test_a_pull_does_not_pass_over_other_values_here(here: Path, penultimate, tmp_path: Path) -> None:
+    remote = str(tmp_path / "remote")
+    assert penultimate("cache", "push", remote).status == 0
+    assert penultimate("cache", "pin", "study.toml").status == 0
+    new = swap_values()
+    result = penultimate("cache", "pull", remote, "--study", "study.toml")
+    assert (result.status, len(result.errors)) == (2, 1)
+    assert f"{NET} / colours / test is pinned as {new.key.digest[:12]} with the values" in result.errors[0]
+    assert f"`penultimate cache remove {new.key.digest[:12]}`" in result.errors[0]
+
+
+def test_a_lock_holds_whatever_the_data_set_is_called(
+    here: Path, cached: Study, workshop, penultimate
+) -> None:
+    tables = {
+        "backbone": [{"name": NET, "weights": "random", "size": 32, "variant": "again"}],
+        "dataset": [{"name": "hues", "source": "csv:colours/split.csv"}],
+    }
+    workshop.study(tables)
+    assert penultimate("cache", "pin", "study.toml").status == 0  # found by key, under the other study's name
+    shutil.rmtree(here / "colours")
+    result = penultimate("probe", "study.toml")
+    assert result.status == 0, result.err
+    lock = lock_file(here / "study.toml")
+    pins = {pin.split: pin for pin in read_lock(lock)}
+    wrong = pins["train"].model_copy(update={"split": "test"})
+    write_lock(lock, [pins["train"], wrong])  # a training split is never taken for a test split
+    result = penultimate("probe", "study.toml")
+    assert (result.status, len(result.errors)) == (2, 1)
+    assert "is of split 'train', not 'test'" in result.errors[0]
+
+
+def test_a_pull_that_finds_nothing_says_in_what_the_names_differ(
+    here: Path, workshop, penultimate, tmp_path: Path
+) -> None:
+    remote = str(tmp_path / "remote")
+    assert penultimate("cache", "push", remote).status == 0
+    workshop.study({"dataset": [{"name": "hues", "source": "csv:colours/split.csv"}]})
+    result = penultimate("cache", "pull", remote, "--study", "study.toml")
+    assert result.status == 2
+    assert "none of its 2 entries is one that tiny asks for" in result.errors[0]
+    assert result.errors[1:] == ["dataset: the study has hues, the entries there have colours"]
 
 
 def test_pinning_makes_no_result_stale(here: Path, penultimate) -> None:

@@ -157,6 +157,27 @@ def test_a_second_run_does_nothing(finished: Study) -> None:
     assert contents(finished.output) == before
 
 
+def reused(study: Study) -> list[list[bool]]:
+    """Of every lambda of every probe."""
+    records = Ledger(study.output).history().finished
+    probes = [record for name, record in records.items() if name.startswith("probe/")]
+    return [[row["reused"] for row in record.result["selection"]] for record in probes]
+
+
+def test_a_longer_grid_fits_only_what_is_new(workshop, finished: Study) -> None:
+    changed: dict[str, Any] = {**EVERYTHING, "probe": {"lambdas": {"min": 1e-4, "max": 1e2, "count": 4}}}
+    shorter = run(workshop.load(changed), ("probe",), workers=1)
+    assert len(shorter.done) == 2
+    changed["probe"]["lambdas"] = {"min": 1e-6, "max": 1e4, "count": 6}
+    study = workshop.load(changed)
+    assert len(run(study, ("probe",), workers=1).done) == 2
+    assert [sorted(flags) for flags in reused(study)] == [[False] * 2 + [True] * 4] * 2
+    changed["probe"]["folds"] = 3  # other folds give other scores
+    study = workshop.load(changed)
+    run(study, ("probe",), workers=1)
+    assert [any(flags) for flags in reused(study)] == [False, False]
+
+
 def test_after_a_change_of_probe_only_probes_and_join_run(workshop, finished: Study) -> None:
     before = contents(finished.output)
     listening = Listening()

@@ -101,7 +101,6 @@ def test_rows_of_different_columns_are_shown_in_one_table():
         (("cache", "pull", "."), "no such entries"),
         (("cache", "import", "train.npy"), "features need their labels"),
         (("cache", "import", "train.npy", "train.csv", "backbone=mine"), "say dataset=... split=..."),
-        (("cache", "gc"), "say which entries may go"),
         (("cache", "show", "ffff"), "0 entries begin with 'ffff'"),
         (("cache", "list", "nonsense"), "is not NAME=VALUE"),
         (("scratch", "own.toml"), "no [from_scratch] table"),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+import stages.probe.select
 from stages.errors import InputError, ProbeError
 from stages.metrics import evaluate
 from stages.probe import certify, fit_probe, select_lambda
@@ -39,6 +40,31 @@ def test_folds_side_by_side_or_one_by_one_agree(blobs, table, monkeypatch, shape
     monkeypatch.setattr("stages.probe.scan.TOGETHER_COLUMNS", 129 - columns)
     again = fit_probe(table(X, y), None, table(X, y), metric="mean_per_class", lambdas=GRID, tolerance=1e-9)
     assert [row.value for row in again.selection] == values
+
+
+@pytest.mark.parametrize("grid", [[*GRID, 1e-3, 1e5], GRID, GRID[1:], [1.0]])
+def test_known_lambdas_are_not_fitted_again(blobs, table, monkeypatch, grid):
+    X, y = blobs(90, 6, 3)
+    X += 2 * np.random.default_rng(3).normal(size=X.shape).astype(X.dtype)
+    tables = table(X, y), None, table(X[::2], y[::2])
+    before = fit_probe(*tables, metric="top_1", lambdas=GRID)
+    whole = fit_probe(*tables, metric="top_1", lambdas=grid)
+    scanned = []
+    scan = stages.probe.select.scan
+
+    def watched(*arguments, **named):
+        scanned.append(arguments[4].tolist())
+        return scan(*arguments, **named)
+
+    monkeypatch.setattr("stages.probe.select.scan", watched)
+    again = fit_probe(*tables, metric="top_1", lambdas=np.array(grid) * (1 + 1e-14), known=before.selection)
+    new = sorted(set(grid) - set(GRID), reverse=True)
+    assert [strength for one in scanned for strength in one] == [strength * (1 + 1e-14) for strength in new]
+    assert [row.reused for row in again.selection] == [strength in GRID for strength in grid]
+    assert [row.value for row in again.selection] == [row.value for row in whole.selection]
+    assert again.l2_lambda == pytest.approx(whole.l2_lambda)
+    assert again.value == whole.value
+    assert certify(X, y, again.coefficients, again.intercepts, again.l2_lambda).converged
 
 
 def test_refit_is_certified_on_all_rows(blobs, table):
