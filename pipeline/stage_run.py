@@ -91,7 +91,7 @@ def run_stage(
             reporter.say(f"{planned.name}: {planned.why}")
     jobs = [planned.job for planned in todo if planned.job is not None]
     processes = _processes(jobs, workers)
-    jobs = [_with_its_memory(job, min(processes, len(jobs))) for job in jobs]
+    jobs = [with_its_memory(job, min(processes, len(jobs))) for job in jobs]
     with reporter.bar(stage, "jobs") as progress:
         finished = 0
 
@@ -153,7 +153,7 @@ def _processes(jobs: Sequence[Job], workers: int | None) -> int:
     return worker_count(workers)
 
 
-def _with_its_memory(job: Job, together: int) -> Job:
+def with_its_memory(job: Job, together: int) -> Job:
     """Give a probe its share of the memory that the study allows all of them."""
     if isinstance(job, ProbeJob) and job.memory is not None:
         return replace(job, memory=max(1, job.memory // together))

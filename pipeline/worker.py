@@ -1,7 +1,7 @@
 """What a worker process does besides its jobs: it keeps to its threads, ends when asked, outlives nobody.
 
 SIGTERM breaks off the job under way, which may save what it has, and no further job is begun. The terminal's
-Ctrl-C reaches workers too, but it is for the process that started them, which then asks them. A worker
+Ctrl-C and its hanging up reach workers too, but are for the process that started them, which then asks them. A worker
 whose parent is gone (killed, out of memory) asks itself.
 """
 
@@ -43,7 +43,8 @@ def enter(threads: int, parent: int) -> None:
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(limits=threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()

@@ -58,7 +58,7 @@ class Stepper:
         self._n_train = n_train
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.micro_batch_size = min(recipe.micro_batch_size or recipe.batch_size, recipe.batch_size)
-        self.compiled = _pays_to_compile(recipe, device)
+        self.compiled = pays_to_compile(recipe, device)
         self._forward = torch.compile(network, dynamic=False) if self.compiled else network
         self._retune()
 
@@ -146,7 +146,7 @@ class Stepper:
         set_batch_norm_momentum(self.network, momentum)
 
 
-def _pays_to_compile(recipe: TrainRecipe, device: torch.device) -> bool:
+def pays_to_compile(recipe: TrainRecipe, device: torch.device) -> bool:
     """Whether a job compiles its network: not on the CPU unless it is asked to, where small jobs are many."""
     if recipe.compile == "auto":
         return device.type == "cuda" and recipe.steps >= COMPILE_STEPS

@@ -231,7 +231,7 @@ def penultimate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     """Run the command line in this process, through the same door as the installed command."""
     from pipeline.cli import main
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def command(*words: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["penultimate", *map(str, words)])
@@ -243,4 +243,5 @@ def penultimate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         return Result(exit_.value.code, captured.out, captured.err)
 
     yield command
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -389,3 +390,15 @@ def test_images_that_stand_in_two_splits_are_told(workshop):
     (csv.parent / "test/green/0.ppm").write_bytes((csv.parent / "train/green/1.ppm").read_bytes())
     notes = plan(workshop.load()).notes
     assert any("1 images of test are byte-identical to images of train" in note for note in notes)
+
+
+def test_memory_is_kept_to_and_changes_no_result(cached: Study, workshop, penultimate) -> None:
+    file = workshop.folder / "study.toml"
+    assert penultimate("probe", file, "--memory", "1kB").status == 0
+    record = Ledger(load_study(file).output).history().finished[f"probe/{NET}/colours"]
+    assert record.result["memory"] == 1000
+    assert json.loads(penultimate("probe", file, "--json").out)["nothing_to_do"]  # it changes no result
+    for wrong in ("lots", "-1", "0", "4XB"):
+        result = penultimate("probe", file, "--memory", wrong)
+        assert (result.status, len(result.errors)) == (2, 1)
+        assert "such as 4GB, 512MB or 2GiB" in result.errors[0]

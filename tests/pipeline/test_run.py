@@ -329,7 +329,7 @@ def test_an_image_that_changes_while_it_is_read_publishes_nothing(workshop) -> N
 # Interruption
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_extraction_goes_on_where_it_stopped(
     workshop, penultimate, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

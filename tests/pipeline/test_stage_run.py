@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.executors import worker_count
-from pipeline.jobs import TrainJob
+from pipeline.jobs import ProbeJob, TrainJob
 from pipeline.plan import plan
-from pipeline.stage_run import _processes
+from pipeline.stage_run import _processes, with_its_memory
 
 GRID = {"budget": "tiny", "steps": 2, "learning_rates": [0.1, 0.01], "device": "cpu"}
 
@@ -35,3 +35,9 @@ def test_forward_passes_have_the_machine_to_themselves(workshop) -> None:
     extractions = [p.job for p in plan(workshop.load({})).jobs if p.stage == "extract" and p.job]
     assert extractions
     assert _processes(extractions, 8) == 1
+
+
+def test_probes_at_work_together_share_the_memory() -> None:
+    job = ProbeJob("probe/a/b", "a", "b", "top_1", {}, {}, {}, {}, memory=1000)
+    assert with_its_memory(job, 3).memory == 333
+    assert with_its_memory(replace(job, memory=None), 3).memory is None

@@ -32,7 +32,7 @@ from stages.train.optimiser import (
     switch_off_dropout,
 )
 from stages.train.order import draws_of_step, rows_of_step
-from stages.train.step import Stepper
+from stages.train.step import Stepper, pays_to_compile
 from stages.vision.transforms import RESAMPLING
 
 FACTS = Preprocessing(24, "bilinear", "whole", 0.875, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -181,6 +181,46 @@ def test_gradients_do_not_depend_on_the_micro_batch(micro: int) -> None:
     assert stepper.micro_batches == math.ceil(11 / micro)
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_takes_the_same_step() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+    images, labels = batch(8)
+    states = []
+    for choice in ("never", "always"):
+        copied = copy.deepcopy(network)
+        stepper = stepper_for(copied, TrainRecipe(steps=1, batch_size=8, compile=choice), c=0.0)
+        assert stepper.compiled == (choice == "always")
+        stepper(images, labels)
+        stepper(images, labels)
+        states.append(copied.state_dict())
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("choice", "steps", "device", "wanted"),
+    [
+        ("auto", 20_000, "cuda", True),
+        ("auto", 500, "cuda", False),
+        ("auto", 20_000, "cpu", False),
+        ("always", 1, "cpu", True),
+        ("never", 20_000, "cuda", False),
+    ],
+)
+def test_when_a_network_is_compiled(choice: str, steps: int, device: str, wanted: bool) -> None:
+    recipe = TrainRecipe(steps=steps, compile=choice)
+    assert pays_to_compile(recipe, torch.device(device)) == wanted
 
 
 def test_the_loss_of_single_labels_is_the_mean_cross_entropy() -> None:
