@@ -11,7 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
+
+SAME = 1e-9
+"""Difference up to which two wishes for rows are one."""
 
 
 def units_of(n: int, *keys: Sequence[str] | None) -> NDArray[np.intp]:
@@ -48,11 +52,13 @@ def units_of(n: int, *keys: Sequence[str] | None) -> NDArray[np.intp]:
     return np.array([numbers.setdefault(root(i), len(numbers)) for i in range(n)], dtype=np.intp)
 
 
-def indicator(labels: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    """Return the (n, K) 0/1 matrix of present labels, for either kind of labels."""
-    if labels.ndim == 2:
-        return np.asarray(labels == 1, dtype=np.int64)
-    return np.asarray(labels[:, None] == np.arange(classes)[None, :], dtype=np.int64)
+def _labels_of_units(labels: NDArray[np.integer], units: NDArray[np.intp]) -> scipy.sparse.csr_array:
+    """Return (units, K) how many rows of a unit have a label; sparse, for a million rows have a thousand classes."""
+    several = labels.ndim == 2
+    rows, present = np.nonzero(labels == 1) if several else (np.arange(len(labels)), labels)
+    shape = int(units.max()) + 1, labels.shape[1] if several else int(labels.max()) + 1
+    ones = np.ones(len(rows), dtype=np.int64)
+    return scipy.sparse.coo_array((ones, (units[rows], present)), shape=shape).tocsr()
 
 
 def partition(
@@ -88,36 +94,38 @@ def partition(
     [1, 1]
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    classes = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
-    present = indicator(labels, classes)
-    n_units = int(units.max()) + 1 if len(units) else 0
-    counts = np.zeros((n_units, classes), dtype=np.int64)
-    np.add.at(counts, units, present)
-    sizes = np.bincount(units, minlength=n_units)
+    counts = _labels_of_units(labels, units)
+    by_label = counts.tocsc()
+    sizes = np.bincount(units)
     share = np.asarray(proportions, dtype=np.float64)
-    wanted = share[:, None] * counts.sum(axis=0)[None, :]
+    waiting = np.asarray(counts.sum(axis=0), dtype=np.int64)
+    wanted = share[:, None] * waiting[None, :]
     room = share * len(units)
-    part_of_unit = np.full(n_units, -1, dtype=np.intp)
+    part_of_unit = np.full(len(sizes), -1, dtype=np.intp)
 
     def place(unit: int, label: int | None) -> None:
         wish = room if label is None else wanted[:, label]
         # Largest wish for the label, then most room, then the dice: the order of Sechidis et al.
-        best = np.flatnonzero(np.isclose(wish, wish.max(), rtol=0, atol=1e-9))
-        best = best[np.isclose(room[best], room[best].max(), rtol=0, atol=1e-9)]
+        best = np.flatnonzero(wish >= wish.max() - SAME)
+        best = best[room[best] >= room[best].max() - SAME]
         part = int(best[0] if len(best) == 1 else rng.choice(best))
         part_of_unit[unit] = part
-        wanted[part] -= counts[unit]
+        own = slice(counts.indptr[unit], counts.indptr[unit + 1])
+        wanted[part, counts.indices[own]] -= counts.data[own]
+        waiting[counts.indices[own]] -= counts.data[own]
         room[part] -= sizes[unit]
 
     # Rare labels first: what they need cannot be mended later. Large units first, for the same reason.
-    order = rng.permutation(n_units)
+    order = rng.permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    waiting = counts.sum(axis=0)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
     while waiting.any():
         label = int(np.argmin(np.where(waiting > 0, waiting, np.iinfo(np.int64).max)))
-        for unit in order[(counts[order, label] > 0) & (part_of_unit[order] < 0)]:
+        there = by_label.indices[by_label.indptr[label] : by_label.indptr[label + 1]]
+        there = there[part_of_unit[there] < 0]
+        for unit in there[np.argsort(rank[there])]:
             place(int(unit), label)
-            waiting = waiting - counts[unit]
         waiting[label] = 0
     for unit in order[part_of_unit[order] < 0]:
         place(int(unit), None)
