@@ -52,8 +52,8 @@ check: $(VENV)/dev.stamp ## lint and type-check
 format: $(VENV)/dev.stamp ## format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(VENV)/dev.stamp ## measure extraction, probes and training beside the plain way to do them
-	@for stage in extract probe train; do $(PENULTIMATE) bench $$stage || exit 1; done
+bench: $(VENV)/dev.stamp ## measure extraction, probes, training and cache beside the plain way to do them
+	@for stage in extract probe train cache; do $(PENULTIMATE) bench $$stage || exit 1; done
 
 # The stages of a study: make extract STUDY=study.toml
 define stage

@@ -22,14 +22,17 @@ ROUNDS = 3
 BACKBONE = "tf_efficientnet_lite0"
 
 
-def bench(stage: Literal["extract", "probe", "train"], *, images: int = 256, thorough: bool = False) -> Rows:
+def bench(
+    stage: Literal["extract", "probe", "train", "cache"], *, images: int = 256, thorough: bool = False
+) -> Rows:
     """Measure one stage beside the plain way to do it.
 
     Parameters
     ----------
-    stage : {"extract", "probe", "train"}
+    stage : {"extract", "probe", "train", "cache"}
     images : int
-        How many photographs, from $PENULTIMATE_TEST_DATA where it is set, else cut out of scikit-image's.
+        How many photographs, from $PENULTIMATE_TEST_DATA where it is set, else cut out of scikit-image's; the
+        cache takes none.
     thorough : bool
         Of the probe: also how long scikit-learn takes to come as close to the optimum; minutes to hours.
 
@@ -38,6 +41,10 @@ def bench(stage: Literal["extract", "probe", "train"], *, images: int = 256, tho
     list of dict
         One row a side: seconds, rate, ratio to the plain way, agreement of the results.
     """
+    if stage == "cache":
+        from pipeline.bench_cache import bench_cache
+
+        return bench_cache()
     with tempfile.TemporaryDirectory() as folder:
         split = photographs(images, Path(folder))
         if stage == "probe":

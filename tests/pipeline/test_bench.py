@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.bench_cache import HASHING, bench_cache
 from pipeline.bench_probe import SLOW_SIDE, bench_problem, plain_path
 from stages.probe import default_lambdas, fit_path
 from stages.records import FeatureTable
@@ -44,3 +45,11 @@ def test_the_other_side_solves_the_same_problem(table: FeatureTable) -> None:
     np.testing.assert_allclose(np.array(coefficients), ours.coefficients, atol=1e-3)
     differences = np.array(intercepts) - ours.intercepts
     np.testing.assert_allclose(differences - differences.mean(axis=1, keepdims=True), 0, atol=1e-2)
+
+
+def test_the_cache_is_measured_in_passes_of_sha_256() -> None:
+    rows = {row["side"]: row for row in bench_cache(600)}
+    assert rows[HASHING]["passes"] == 1.0
+    assert {"staging, all batches", "publishing", "cache verify"} <= set(rows)
+    assert len({row["bytes"] for row in rows.values()}) == 1
+    assert all(row["seconds"] > 0 for row in rows.values())
