@@ -25,7 +25,9 @@ T = TypeVar("T")
 Outcome = Any
 """What the function returned, or the exception it raised."""
 
-_PATIENCE_SECONDS = 300.0
+DIED = "its worker died: killed, out of memory, or a crash in native code"
+
+PATIENCE_SECONDS = 300.0
 """For jobs that are broken off to save what they have: longer than a training step on a slow core."""
 
 
@@ -64,8 +66,7 @@ def run_jobs(function: Callable[[T], Any], jobs: Sequence[T], *, workers: int) -
         for job in unfinished[:suspects]:
             left = yield from _run_pool(function, [job], 1)
             if left:
-                died = "its worker died: killed, out of memory, or a crash in native code"
-                yield job, RuntimeError(died)
+                yield job, RuntimeError(DIED)
         pending = unfinished[suspects:]
 
 
@@ -132,7 +133,7 @@ def _end_workers(futures: Iterable[Future[Any]]) -> None:
         future.cancel()
     for process in active_children():
         process.terminate()
-    wait(list(futures), timeout=_PATIENCE_SECONDS)
+    wait(list(futures), timeout=PATIENCE_SECONDS)
 
 
 def thread_limits(threads: int) -> dict[str, str]:
