@@ -28,6 +28,8 @@ ALL_DIRECTIONS_ROWS = 2
 """Rows per column from which all eigenvectors are used: such data are often not separable, every direction
 rises above a weak lambda, and float32 tells them apart only in coordinates of their own."""
 OVERSAMPLING = 8
+ROUNDING = float(np.finfo(np.float64).eps)
+"""Of ||X|| ||W||, which no product exceeds: rounding of the sums and of X itself where it is turned."""
 POWERS = 2
 
 
@@ -87,6 +89,11 @@ class Basis:
             for rows, block in _centred_blocks(self.features, self.mean, residuals.dtype):
                 out += residuals[rows].T @ block
         return out
+
+    def rounding(self, weights: Array) -> NDArray[np.float64]:
+        """Return how far float64 may miss X W' of (P, K, d) weights, (P,) Frobenius norms."""
+        flat = weights.reshape(len(weights), -1)
+        return np.asarray(ROUNDING * np.sqrt(self.total) * np.sqrt(np.einsum("pj,pj->p", flat, flat)))
 
     def coefficients(self, weights: Array) -> Array:
         """Return (c, d) coefficients of the features for weights (c, m)."""

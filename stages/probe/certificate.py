@@ -126,4 +126,5 @@ def point_at(basis: Basis, targets: Targets, coefficients: Array, intercepts: Ar
         weights = weights @ basis.turn.T
     side = 1 if targets.loss == "sigmoid" else 0
     logits = np.expand_dims(basis.forward(weights), 1 + side)
-    return Point(np.expand_dims(weights, side), np.expand_dims(bias, side), logits)
+    weights = np.expand_dims(weights, side)
+    return Point(weights, np.expand_dims(bias, side), logits, basis.rounding(weights))

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.probe.basis import Basis
-from stages.probe.gradients import System, conjugate_gradients, dots, energies, invert_intercepts
+from stages.probe.gradients import System, conjugate_gradients, dots, energies
+from stages.probe.intercepts import settle
 from stages.probe.losses import Loss
 from stages.probe.points import Evaluation, Point, Solution
 from stages.probe.preconditioner import make_preconditioner
@@ -35,12 +36,13 @@ REDUCTION = 1e-4
 AIM = 0.35
 """Share of the goal that a step aims for, so that its nonlinear part fits in too."""
 STALLED = 0.5
-INTERCEPT_ROUNDS = 8
 INTERCEPT_SHARE = 1e-4
 """Of the tolerance: what J(W, b) - J(W, b*) may add to the bound, by way of the gradient as well."""
 ROUNDING = 4 * np.finfo(np.float64).eps
 """Of J: two objectives closer than this are the same float64 sum (all features constant: J = J_null)."""
 HALVINGS = 20
+BLUR = 0.1
+"""Share of the goal that the drift of the logits may take up before they are formed anew."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Solver:
         A ``doubtful`` start is first measured in float32, which may find it wanting and never good.
         """
         point, passes = start, 1
-        now = self.evaluate(point, l2_lambda, tolerance, coarse=doubtful)
+        now = self.evaluate(point, l2_lambda, tolerance, coarse=doubtful, floor=False)
+        now = self._sharpened(point, now, l2_lambda, tolerance, floor=False)
         whole, opening = now, now.strain
         active = np.flatnonzero(~now.converged)
         part, solver = point, self
@@ -70,6 +73,7 @@ class Solver:
                 break
             step, products = solver.newton_step(now, l2_lambda, dtype)
             after, halved = solver._advance(part, now, step, l2_lambda, tolerance)
+            after = solver._sharpened(part, after, l2_lambda, tolerance)
             passes += products + 1
             stuck = after.bound > STALLED * now.bound
             if stuck.any() and dtype is np.float32:
@@ -90,39 +94,52 @@ class Solver:
         return Solution(point, whole.objective, whole.bound, whole.converged, whole, passes, opening)
 
     def evaluate(
-        self, point: Point, l2_lambda: float, tolerance: float, *, coarse: bool = False
+        self, point: Point, l2_lambda: float, tolerance: float, *, coarse: bool = False, floor: bool = True
     ) -> Evaluation:
         """Move the intercepts to their optimum and measure the point in float64.
 
         A ``coarse`` measurement forms the gradient in float32 first and ends there if nothing has converged.
+        Without a ``floor`` a problem has converged by the rule alone, and not because what is left to gain is
+        less than the last digit of J.
         """
         penalty = l2_lambda / 2 * dots(point.weights, point.weights)
         residuals = np.empty_like(point.logits)
         top = self.basis.total
         fine = INTERCEPT_SHARE * tolerance * l2_lambda / (l2_lambda + top)
-        for turn in range(INTERCEPT_ROUNDS):
-            loss, slope = self.loss.residuals(point.logits, point.intercepts, residuals)
-            if turn == 0:
-                hessian = self.loss.intercept_hessian(residuals)
-                inverse = invert_intercepts(hessian)
-            move = (inverse @ slope[..., None])[..., 0]
-            excess = 0.5 * (move * slope).sum(axis=1)
+
+        def enough(loss: Array) -> Array:
             J = loss + penalty
-            if (excess <= fine * np.maximum(np.minimum(J, self.null - J), ROUNDING * J)).all():
-                break
-            if turn + 1 < INTERCEPT_ROUNDS:
-                point.intercepts = point.intercepts - move
+            scale = np.minimum(J, np.abs(self.null - J))
+            return np.asarray(fine * np.maximum(scale, ROUNDING * np.minimum(J, self.null)))
+
+        best = settle(self.loss, point, residuals, enough)
+        J = best.loss + penalty
+        rounding = ROUNDING * np.minimum(J, self.null)
         for dtype in (np.float32, np.float64) if coarse else (np.float64,):
             flat = residuals.reshape(len(residuals), -1).astype(dtype, copy=False)
             gradient = l2_lambda * point.weights
             gradient += self.basis.backward(flat).reshape(gradient.shape)
             # What is left of b - b* moves the gradient by no more than sqrt(top * excess): ||H|| <= top / 2.
-            norm = np.sqrt(dots(gradient, gradient)) + np.sqrt(top * np.maximum(excess, 0))
-            bound = excess + norm**2 / (2 * l2_lambda)
-            goal = np.maximum(tolerance * np.minimum(J - bound, self.null - J), ROUNDING * J)
+            norm = np.sqrt(dots(gradient, gradient)) + np.sqrt(top * best.excess)
+            blur = self._blur(point, residuals, norm, l2_lambda)
+            bound = best.excess + norm**2 / (2 * l2_lambda) + blur
+            goal = tolerance * np.minimum(J - bound, self.null - J)
+            if floor:
+                goal = np.where(self.null + rounding >= J, np.maximum(goal, rounding), goal)
             if (bound > goal).all():
                 break
-        return Evaluation(J, bound, goal, gradient, slope, hessian, inverse, residuals)
+        return Evaluation(J, bound, goal, blur, gradient, best.slope, best.hessian, best.inverse, residuals)
+
+    def _blur(self, point: Point, residuals: Array, norm: Array, l2_lambda: float) -> Array:
+        """Return what the drift of the logits may add to the bound, (P,).
+
+        It moves J by no more than ||R|| drift, and the gradient by sqrt(top) c drift, where the curvature of
+        a row is at most c = 1 / 2, and at most twice what its true class lacks to 1.
+        """
+        sizes = np.sqrt(np.einsum("npk,npk->p", residuals, residuals))
+        peaks = np.maximum(residuals.max(axis=(0, 2)), -residuals.min(axis=(0, 2)))
+        moved = np.sqrt(self.basis.total) * np.minimum(0.5, 2 * peaks) * point.drift
+        return np.asarray(sizes * point.drift + (norm + moved / 2) * moved / l2_lambda)
 
     def newton_step(self, now: Evaluation, l2_lambda: float, dtype: type) -> tuple[tuple[Array, Array], int]:
         """Return the Newton step (P, K, d) and (P, K), and the products it took.
@@ -162,12 +179,13 @@ class Solver:
         old = point.intercepts
         point.weights += weights
         point.logits += logits
+        point.drift = point.drift + self.basis.rounding(weights) + self.basis.rounding(point.weights)
         point.intercepts = old + intercepts
         taken, halved = np.ones(len(old)), False
-        for _ in range(HALVINGS):
+        for halving in range(HALVINGS):
             after = self.evaluate(point, l2_lambda, tolerance)
             worse = after.objective > now.objective * (1 + 1e-12)
-            if not worse.any():
+            if not worse.any() or halving + 1 == HALVINGS:
                 break
             halved = True
             taken_new = np.where(worse, taken / 2, taken)
@@ -179,6 +197,19 @@ class Solver:
             )
             taken = taken_new
         return after, halved
+
+    def _sharpened(
+        self, point: Point, now: Evaluation, l2_lambda: float, tolerance: float, *, floor: bool = True
+    ) -> Evaluation:
+        """Form the logits anew from the weights, where what has gathered in them stands before the goal."""
+        blurred = now.blur > BLUR * np.maximum(now.goal, 0)
+        fresh = self.basis.rounding(point.weights)
+        if not (blurred & (point.drift > 2 * fresh)).any():
+            return now
+        flat = self.basis.forward(point.weights.reshape(-1, point.weights.shape[-1]))
+        point.logits[...] = flat.reshape(point.logits.shape)
+        point.drift = fresh
+        return self.evaluate(point, l2_lambda, tolerance, floor=floor)
 
     def take(self, problems: Array) -> Solver:
         """Return the solver of some of the problems."""

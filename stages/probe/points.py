@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
+LEAST_GOAL = 1e-12
+"""Share of the bound that counts as a goal where there is none: strains stay finite."""
+
+
 @dataclass
 class Point:
     """A candidate solution of P problems."""
@@ -21,6 +25,8 @@ class Point:
     """(P, K)."""
     logits: Array
     """(n, P, K) without the intercepts."""
+    drift: Array
+    """(P,) how far the logits may lie from the weights' own, by rounding: a Frobenius norm."""
 
     def take(self, problems: Array) -> Point:
         """Return some of the problems."""
@@ -28,6 +34,7 @@ class Point:
             self.weights[problems],
             self.intercepts[problems],
             np.ascontiguousarray(self.logits[:, problems]),
+            self.drift[problems],
         )
 
     def put(self, problems: Array, other: Point) -> None:
@@ -35,6 +42,7 @@ class Point:
         self.weights[problems] = other.weights
         self.intercepts[problems] = other.intercepts
         self.logits[:, problems] = other.logits
+        self.drift[problems] = other.drift
 
 
 @dataclass
@@ -47,6 +55,8 @@ class Evaluation:
     """(P,) the optimum lies no more than this below."""
     goal: Array
     """(P,) the bound at which a problem has converged; not positive where J is no better than J_null."""
+    blur: Array
+    """(P,) the part of the bound that stands for the drift of the logits."""
     gradient: Array
     """(P, K, d) by the weights."""
     intercept_gradient: Array
@@ -66,7 +76,8 @@ class Evaluation:
     @property
     def strain(self) -> float:
         """Largest bound in units of its goal."""
-        return float((self.bound / np.maximum(self.goal, np.finfo(np.float64).tiny)).max())
+        least = np.maximum(LEAST_GOAL * np.minimum(self.bound, 1 / LEAST_GOAL), np.finfo(np.float64).tiny)
+        return float(np.minimum(self.bound / np.maximum(self.goal, least), 1 / LEAST_GOAL).max())
 
     def take(self, problems: Array) -> Evaluation:
         """Return what is known of some of the problems."""
@@ -74,6 +85,7 @@ class Evaluation:
             self.objective[problems],
             self.bound[problems],
             self.goal[problems],
+            self.blur[problems],
             self.gradient[problems],
             self.intercept_gradient[problems],
             self.intercept_hessian[problems],
@@ -84,7 +96,7 @@ class Evaluation:
     def put(self, problems: Array, other: Evaluation) -> None:
         """Overwrite what is known of some of the problems."""
         self.objective[problems], self.bound[problems] = other.objective, other.bound
-        self.goal[problems] = other.goal
+        self.goal[problems], self.blur[problems] = other.goal, other.blur
         self.gradient[problems] = other.gradient
         self.intercept_gradient[problems] = other.intercept_gradient
         self.intercept_hessian[problems] = other.intercept_hessian

@@ -17,7 +17,7 @@ from stages.metrics import (
 )
 from stages.probe.basis import Basis
 from stages.probe.folds import Trial
-from stages.probe.losses import make_loss
+from stages.probe.losses import ABSENT, make_loss
 from stages.probe.newton import Solver
 from stages.probe.points import Point
 from stages.probe.targets import Targets
@@ -148,13 +148,21 @@ def _groups(
 def _remember(
     warm: dict[float, Point], l2_lambda: float, point: Point, targets: Targets, n_trials: int
 ) -> None:
-    """Add a group's solutions to the mean of all trials; intercepts are the median of its first group."""
+    """Add a group's solutions to the mean of all trials; intercepts are the median of the first that have them.
+
+    A trial whose rows lack a class has no intercept for it: NaN, until one of another group is found.
+    """
     _, K, d = point.weights.shape
     outputs = 1 if targets.loss == "softmax" else len(targets.present)
     if l2_lambda not in warm:
-        intercepts = np.median(point.intercepts.reshape(-1, outputs, K), axis=0)
-        zeros = np.zeros((outputs, K, d), np.float32)
-        warm[l2_lambda] = Point(zeros, intercepts, np.zeros((0, outputs, K)))
+        nothing = np.zeros((outputs, K, d), np.float32), np.full((outputs, K), np.nan)
+        warm[l2_lambda] = Point(*nothing, np.zeros((0, outputs, K)), np.zeros(outputs))
+    known = warm[l2_lambda].intercepts
+    for k in np.argwhere(np.isnan(known)):
+        there = point.intercepts.reshape(-1, outputs, K)[:, k[0], k[1]]
+        there = there[np.abs(there) < -ABSENT / 2]
+        if len(there):
+            known[k[0], k[1]] = np.median(there)
     for weights in point.weights.reshape(-1, outputs, K, d):
         warm[l2_lambda].weights += (weights / n_trials).astype(np.float32)
 

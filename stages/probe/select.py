@@ -216,7 +216,7 @@ class _Fits:
         loss = make_loss(targets, used[:, None])
         solver = Solver(basis, loss, loss.null()[0])
         if start is not None:
-            start = _warmed(start, basis)
+            start = _warmed(start, basis, loss.null()[1])
         ((_, solution),) = walk(solver, [l2_lambda], self.tolerance, start)
         W, b = unfold(basis, targets, solution.point.weights, solution.point.intercepts)
         if self.scaling != "none":
@@ -239,12 +239,13 @@ class _Fits:
         return make_basis(scaled(self.table.features, fitted)[0], self.memory)
 
 
-def _warmed(start: Point, basis: Basis) -> Point:
-    """Return the start with its logits."""
+def _warmed(start: Point, basis: Basis, null: Array) -> Point:
+    """Return the start with its logits, and the null's intercepts where no trial had any."""
     weights = start.weights.astype(np.float64)
     P, K, d = weights.shape
     logits = basis.forward(weights.reshape(-1, d)).reshape(-1, P, K)
-    return Point(weights, start.intercepts.copy(), logits)
+    intercepts = np.where(np.isnan(start.intercepts), null, start.intercepts)
+    return Point(weights, intercepts, logits, basis.rounding(weights))
 
 
 def _refit_missed(solution: Solution, l2_lambda: float, tolerance: float) -> tuple[str, ...]:

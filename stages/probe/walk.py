@@ -62,13 +62,14 @@ class Trail:
     def add(self, l2_lambda: float, point: Point) -> None:
         """Remember a point; without room for logits only a sample of their rows."""
         if not self.keep_logits:
-            point = Point(point.weights, point.intercepts, point.logits[:SAMPLE_ROWS].copy())
+            point = Point(point.weights, point.intercepts, point.logits[:SAMPLE_ROWS].copy(), point.drift)
         at, last = float(np.log(l2_lambda)), self.last
         if last is not None:
             by = Point(
                 point.weights - last.weights,
                 point.intercepts - last.intercepts,
                 point.logits - last.logits,
+                point.drift + last.drift,
             )
             change: Array = (by.logits + by.intercepts).astype(self.dtype, copy=False)
             self.increments = [Increment(self.at - at, by, change), *self.increments[: INCREMENTS - 1]]
@@ -78,7 +79,7 @@ class Trail:
         """Return a fresh point at which to start."""
         assert self.last is not None
         last, P = self.last, len(self.last.intercepts)
-        guess = Point(last.weights.copy(), last.intercepts.copy(), last.logits.copy())
+        guess = Point(last.weights.copy(), last.intercepts.copy(), last.logits.copy(), last.drift.copy())
         if self.increments:
             stretch = (self.at - np.log(l2_lambda)) / self.increments[0].width
             factors = np.zeros((P, len(self.increments)))
@@ -89,9 +90,12 @@ class Trail:
                 guess.weights += factor[..., None] * increment.by.weights
                 guess.intercepts += factor * increment.by.intercepts
                 guess.logits += factor * increment.by.logits
+                guess.drift += np.abs(factor[:, 0]) * increment.by.drift
         if not self.keep_logits:
             K, d = guess.weights.shape[1:]
             guess.logits = self.solver.basis.forward(guess.weights.reshape(-1, d)).reshape(-1, P, K)
+            guess.drift = np.zeros(P)
+        guess.drift += self.solver.basis.rounding(guess.weights)
         return guess
 
     def _growth(self) -> Array:
@@ -111,7 +115,7 @@ class Trail:
         logits: Array = factor.astype(self.dtype) * first.change
         logits += self.last.logits
         weights = self.last.weights + factor[..., None] * first.by.weights
-        base = Point(weights, self.last.intercepts, logits)
+        base = Point(weights, self.last.intercepts, logits, self.last.drift)
         increments, changes = [i.by for i in self.increments], [i.change for i in self.increments]
         return step_in_span(self.solver.loss, base, increments, changes, l2_lambda)
 
@@ -144,7 +148,7 @@ def walk(
             point = start
         else:
             zeros = np.zeros((P, K, solver.basis.size)), solver.loss.null()[1].copy()
-            point = Point(*zeros, np.zeros((n, P, K)))
+            point = Point(*zeros, np.zeros((n, P, K)), np.zeros(P))
         aim = tolerance if wanted else max(tolerance, LOOSE)
         solution = solver.solve(point, l2_lambda, aim, doubtful=tolerance >= FINE and strain * growth > 1)
         trail.add(l2_lambda, solution.point)

@@ -104,7 +104,7 @@ def test_a_step_in_a_span_finds_its_minimum():
     loss, l2_lambda = SoftmaxLoss(y, np.ones((80, 1)), 3), 2.0
 
     def point(W, b):
-        return Point(W[None], b[None], (X @ W.T)[:, None])
+        return Point(W[None], b[None], (X @ W.T)[:, None], np.zeros(1))
 
     def objective(p):
         value, _ = loss.residuals(p.logits, p.intercepts, np.empty_like(p.logits))
@@ -131,9 +131,9 @@ def test_increments_that_repeat_each_other_are_no_trouble():
     X, y = rng.normal(size=(40, 4)), np.arange(40) % 2
     loss = SoftmaxLoss(y, np.ones((40, 1)), 2)
     W = rng.normal(size=(2, 4))
-    one, none = Point(W[None], np.zeros((1, 2)), (X @ W.T)[:, None]), np.zeros((40, 1, 2))
-    still = Point(np.zeros((1, 2, 4)), np.zeros((1, 2)), none)
-    base = Point(np.zeros((1, 2, 4)), np.zeros((1, 2)), none.copy())
+    one, none = Point(W[None], np.zeros((1, 2)), (X @ W.T)[:, None], np.zeros(1)), np.zeros((40, 1, 2))
+    still = Point(np.zeros((1, 2, 4)), np.zeros((1, 2)), none, np.zeros(1))
+    base = Point(np.zeros((1, 2, 4)), np.zeros((1, 2)), none.copy(), np.zeros(1))
     move = step_in_span(loss, base, [one, one, still], [one.logits, one.logits, none], 1.0)
     assert np.isfinite(move).all()
     assert abs(move).max() <= 1
@@ -143,7 +143,7 @@ def test_a_doubtful_start_is_never_called_good_in_float32(blobs):
     X, y = blobs(60, 80, 4)
     basis, loss = make_basis(X), SoftmaxLoss(y, np.ones((60, 1)), 4)
     solver = Solver(basis, loss, loss.null()[0])
-    zeros = Point(np.zeros((1, 4, 80)), np.zeros((1, 4)), np.zeros((60, 1, 4)))
+    zeros = Point(np.zeros((1, 4, 80)), np.zeros((1, 4)), np.zeros((60, 1, 4)), np.zeros(1))
     solved = solver.solve(zeros, 1.0, 1e-3)
     assert solved.converged.all()
     again = solver.evaluate(solved.point, 1.0, 1e-3, coarse=True)
