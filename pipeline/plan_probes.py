@@ -49,7 +49,7 @@ def plan_probes(
             state, why = state_of(job, history)
             if state == "done":
                 state, why = _from_other_values(job, history) or (state, why)
-            if state == "stale":
+            if state != "done" and name in history.finished:
                 job = replace(job, known=_known_selection(job, history))
             yield Planned(name, "probe", state, why, job, columns)
 
@@ -95,10 +95,9 @@ def _known_selection(job: ProbeJob, history: History) -> KnownSelection | None:
     record = history.finished[job.name]
     if _without_grid(record.spec) != _without_grid(job.spec):
         return None
-    rows = tuple(
-        SelectionRow(row["l2_lambda"], row["value"], row["converged"]) for row in record.result["selection"]
-    )
-    return KnownSelection(rows, record.result["content_digests"])
+    scored = [*record.result["selection"], *record.result.get("scored_before", ())]
+    rows = tuple(SelectionRow(row["l2_lambda"], row["value"], row["converged"]) for row in scored)
+    return KnownSelection(rows, record.result.get("content_digests", {}))
 
 
 def _without_grid(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
+
+from numpy.typing import NDArray
 
 from cache import Entry
 from pipeline.errors import StudyError
@@ -14,7 +17,7 @@ from pipeline.ledger import Ledger, truth
 from pipeline.place import Done, Place
 from pipeline.provenance import provenance
 from pipeline.resolve import open_store
-from stages.records import FeatureTable, Metric, Progress, SplitName
+from stages.records import FeatureTable, Metric, Progress, SelectionRow, SplitName
 
 
 def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
@@ -41,7 +44,7 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
         **job.settings,
     )
     warnings = (*_left_out(entries), *result.warnings)
-    scores = {"test_scores": result.test_scores}
+    scores: dict[str, NDArray[Any]] = {"test_scores": result.test_scores}
     if result.test_logits is not None:
         scores["test_logits"] = result.test_logits
     Ledger(place.output).write(
@@ -62,6 +65,7 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
             "l2_lambda": result.l2_lambda,
             "selection_method": result.selection_method,
             "selection": [asdict(row) for row in result.selection],
+            "scored_before": [asdict(row) for row in _beyond(known, result.selection)],
             "extras": {name: _finite(value) for name, value in result.extras.items()},
             "warnings": list(warnings),
             "seconds": result.seconds,
@@ -83,6 +87,12 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
     if reused:
         line += f", {reused} of {len(result.selection)} lambdas scored before"
     return Done(line, warnings)
+
+
+def _beyond(known: Sequence[SelectionRow], selection: Sequence[SelectionRow]) -> Iterator[SelectionRow]:
+    """Return the known rows of lambdas that the grid lacks now: a later one may have them again."""
+    now = [row.l2_lambda for row in selection]
+    return (row for row in known if not any(math.isclose(row.l2_lambda, l2_lambda) for l2_lambda in now))
 
 
 def feature_table(entry: Entry) -> FeatureTable:

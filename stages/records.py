@@ -261,8 +261,8 @@ class ProbeResult:
     class_names: tuple[str, ...] = ()
     """K names, one a column of ``test_scores``."""
     multi_label: bool = False
-    test_logits: NDArray[np.float32] | None = None
-    """(n_test, K) before softmax or sigmoid: rank by these, large probabilities are equal in float32."""
+    test_logits: NDArray[np.float64] | None = None
+    """(n_test, K) before softmax or sigmoid: rank by these, probabilities near each other are equal in float32."""
     folds: NDArray[np.int16] | None = None
     """(n_train + n_validation,) fold of each row; validation selection: 0 = validated on, -1 = fitted on."""
     seed: int = 0

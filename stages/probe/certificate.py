@@ -23,7 +23,15 @@ from stages.probe.basis import Basis, plain_basis
 from stages.probe.losses import make_loss
 from stages.probe.newton import Solver
 from stages.probe.points import Evaluation, Point
-from stages.probe.targets import Targets, check_features, check_fittable, check_labels, make_targets
+from stages.probe.targets import (
+    Targets,
+    check_features,
+    check_fittable,
+    check_labels,
+    check_lambdas,
+    check_tolerance,
+    make_targets,
+)
 
 Array = NDArray[Any]
 
@@ -108,10 +116,17 @@ def certify(
             f"coefficients have shape {coefficients.shape}: expected {len(targets.limits)} outputs "
             f"of {features.shape[1]} features"
         )
+    bias = np.asarray(intercepts, dtype=np.float64)
+    if bias.shape != (len(coefficients),):
+        raise ProbeError(
+            f"intercepts have shape {bias.shape}: give one for each of {len(coefficients)} outputs"
+        )
+    check_lambdas([l2_lambda])
+    check_tolerance(tolerance)
     basis = plain_basis(features)
     loss = make_loss(targets, np.ones((len(features), 1)))
     null = loss.null()[0]
-    point = point_at(basis, targets, coefficients, np.asarray(intercepts, dtype=np.float64))
+    point = point_at(basis, targets, coefficients, bias)
     now = Solver(basis, loss, null).evaluate(point, l2_lambda, tolerance)
     return Certificate(
         float(now.objective.sum()), float(now.bound.sum()), float(null.sum()), bool(now.converged.all())

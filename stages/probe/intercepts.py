@@ -78,5 +78,5 @@ def settle(loss: Loss, point: Point, residuals: Array, enough: Callable[[Array],
         damped = np.log1p(spread) / np.where(spread > 0, spread, 1)
         point.intercepts = point.intercepts - move * np.where(spread > 0, damped, 1)[:, None]
         if lost.any():
-            point.intercepts = np.where(lost, loss.null()[1], point.intercepts)
+            point.intercepts = np.where(lost.any(axis=1)[:, None], loss.null()[1], point.intercepts)
     return Settled(value, slope, hessian, inverse, excess)

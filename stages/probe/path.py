@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.errors import ProbeError
 from stages.probe.basis import Basis, make_basis
 from stages.probe.certificate import estimate, point_at
 from stages.probe.losses import ABSENT, make_loss
@@ -23,6 +22,7 @@ from stages.probe.targets import (
     check_fittable,
     check_labels,
     check_lambdas,
+    check_tolerance,
     make_targets,
 )
 from stages.probe.threads import limited_threads
@@ -176,13 +176,14 @@ def unfold(basis: Basis, targets: Targets, weights: Array, intercepts: Array) ->
     return targets.expand(coefficients, np.where(infinite, np.copysign(np.inf, raw), shifted))
 
 
-def left_out(targets: Targets) -> tuple[str, ...]:
+def left_out(targets: Targets, names: Sequence[str] = ()) -> tuple[str, ...]:
     """Return a line on the outputs that have no finite minimiser."""
     missing = np.flatnonzero(targets.limits)
     if not missing.size:
         return ()
     what = "classes have no rows" if targets.loss == "softmax" else "labels are constant"
-    return (f"{missing.size} of {len(targets.limits)} {what} and were left out, the first is {missing[0]}",)
+    first = repr(names[missing[0]]) if len(names) == len(targets.limits) else missing[0]
+    return (f"{missing.size} of {len(targets.limits)} {what} and were left out, the first is {first}",)
 
 
 def missed(l2_lambda: float, tolerance: float, bound: float, objective: float) -> str:
@@ -191,9 +192,3 @@ def missed(l2_lambda: float, tolerance: float, bound: float, objective: float) -
         f"lambda {l2_lambda:.3g} missed tolerance {tolerance:g}: the optimum may lie {bound:.2g} below "
         f"the objective {objective:.6g}"
     )
-
-
-def check_tolerance(tolerance: float) -> None:
-    """Raise `ProbeError` unless the tolerance lies in (0, 1)."""
-    if not 0 < tolerance < 1:
-        raise ProbeError(f"tolerance = {tolerance}: give a number between 0 and 1")

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from stages.probe.losses import row_blocks
+
 Array = NDArray[Any]
 
 
@@ -25,10 +27,12 @@ def logits_of(
     multi_label
         Whether every output is a label of its own.
     """
-    z = features.astype(np.float64) @ coefficients.T + intercepts
+    z = np.empty((len(features), len(intercepts)))
+    for rows in row_blocks(len(features), 8 * features.shape[1]):
+        z[rows] = features[rows].astype(np.float64) @ coefficients.T + intercepts
     if len(intercepts) == 1 and not multi_label:
         return np.hstack([np.zeros_like(z), z])
-    return np.asarray(z)
+    return z
 
 
 def probabilities_of(logits: Array, multi_label: bool) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,20 +14,15 @@ from numpy.typing import NDArray
 
 from stages.errors import ProbeError
 from stages.metrics import calibration_error, evaluate, log_loss
-from stages.probe.basis import Basis, make_basis
-from stages.probe.certificate import estimate
-from stages.probe.folds import Trial, make_plan
-from stages.probe.losses import make_loss
-from stages.probe.newton import Solver
-from stages.probe.path import check_tolerance, default_lambdas, left_out, missed, unfold
-from stages.probe.points import Point, Solution
+from stages.probe.fits import Fits
+from stages.probe.folds import make_plan
+from stages.probe.path import default_lambdas
 from stages.probe.predict import logits_of, probabilities_of
-from stages.probe.scaling import SCALINGS, Scaling, scaled
-from stages.probe.scan import Scan, scan
+from stages.probe.scaling import SCALINGS, Scaling
+from stages.probe.scan import Scan
 from stages.probe.tables import check_tables, stack_tables
-from stages.probe.targets import Targets, check_fittable, check_lambdas, make_targets
+from stages.probe.targets import check_lambdas, check_tolerance
 from stages.probe.threads import limited_threads
-from stages.probe.walk import walk
 from stages.records import FeatureTable, Metric, ProbeResult, Progress, SelectionRow
 
 Array = NDArray[Any]
@@ -124,7 +119,7 @@ def fit_probe(
     table = train if validation is None else stack_tables(train, validation)
     plan = make_plan(table, len(train.ids), selection, folds, seed, validation_fraction)
     used = np.ones(len(table.ids), bool) if refit == "train_and_validation" else _first(table, train)
-    fits = _Fits(table, metric, tolerance, scaling, memory)
+    fits = Fits(table, metric, tolerance, scaling, memory)
     with limited_threads(threads):
         before = _among(known, grid)
         fresh = np.array([strength for strength in np.sort(grid)[::-1] if strength not in before])
@@ -134,16 +129,15 @@ def fit_probe(
         fitted = fits.refit(used, best.l2_lambda, found, basis)
     z = logits_of(test.features, fitted.coefficients, fitted.intercepts, train.multi_label)
     p = probabilities_of(z, train.multi_label)
-    z32, p32 = z.astype(np.float32), p.astype(np.float32)
     return ProbeResult(
         metric=metric,
-        value=evaluate(metric, test.labels, z32),
+        value=evaluate(metric, test.labels, z),
         l2_lambda=best.l2_lambda,
         selection=rows,
         selection_method=plan.method,
         coefficients=fitted.coefficients,
         intercepts=fitted.intercepts,
-        test_scores=p32,
+        test_scores=p.astype(np.float32),
         n_train=int(used.sum()),
         n_test=len(test.ids),
         seconds=time.perf_counter() - start,
@@ -155,7 +149,7 @@ def fit_probe(
         },
         class_names=train.class_names,
         multi_label=train.multi_label,
-        test_logits=z32,
+        test_logits=z,
         folds=plan.fold,
         seed=seed,
     )
@@ -165,96 +159,6 @@ def select_lambda(rows: Sequence[SelectionRow]) -> SelectionRow:
     """Return the best candidate; ties within 1e-12 go to the stronger lambda."""
     best = max(row.value for row in rows)
     return max((row for row in rows if row.value >= best - TIE), key=lambda row: row.l2_lambda)
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """The final probe."""
-
-    coefficients: Array
-    intercepts: Array
-    figures: dict[str, float]
-    events: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Fits:
-    """Fits of subsets of one table."""
-
-    table: FeatureTable
-    metric: Metric
-    tolerance: float
-    scaling: Scaling
-    memory: int | None
-
-    def scan(self, trials: list[Trial], grid: Array, progress: Progress | None) -> tuple[Scan, Basis | None]:
-        """Score a descending grid; return the basis that all trials shared, if they did."""
-        basis = None
-        if self.scaling == "none":
-            basis = make_basis(self.table.features, self.memory, turned=True)
-        if not len(grid):
-            return Scan(np.zeros(0), np.ones(0, dtype=np.bool_)), basis
-        parts = ((basis or self._scaled_basis(t.fitted), [t]) for t in trials)
-        shared = [(basis, trials)] if basis is not None else parts
-        found = scan(
-            shared,
-            len(trials),
-            self._targets(),
-            self.table.labels,
-            grid,
-            self.metric,
-            self.tolerance,
-            progress,
-        )
-        return found, basis
-
-    def refit(self, used: Array, l2_lambda: float, found: Scan, basis: Basis | None) -> _Fitted:
-        """Fit the final probe, from the mean solution of the trials where there is one."""
-        start = found.warm.get(l2_lambda) if basis is not None else None
-        basis = basis or self._scaled_basis(used)
-        targets = self._targets()
-        loss = make_loss(targets, used[:, None])
-        solver = Solver(basis, loss, loss.null()[0])
-        if start is not None:
-            start = _warmed(start, basis, loss.null()[1])
-        ((_, solution),) = walk(solver, [l2_lambda], self.tolerance, start)
-        W, b = unfold(basis, targets, solution.point.weights, solution.point.intercepts)
-        if self.scaling != "none":
-            W = W * scaled(self.table.features, used)[1]
-        figures = {
-            "objective": float(solution.objective.sum()),
-            "bound": float(solution.bound.sum()),
-            "estimate": estimate(solver, solution.evaluation, l2_lambda),
-        }
-        return _Fitted(W, b, figures, left_out(targets) + _refit_missed(solution, l2_lambda, self.tolerance))
-
-    def _targets(self) -> Targets:
-        """Return the targets of all rows."""
-        targets = make_targets(self.table.labels, len(self.table.class_names))
-        check_fittable(targets)
-        return targets
-
-    def _scaled_basis(self, fitted: Array) -> Basis:
-        """Return the basis of features scaled by the rows that are fitted."""
-        return make_basis(scaled(self.table.features, fitted)[0], self.memory)
-
-
-def _warmed(start: Point, basis: Basis, null: Array) -> Point:
-    """Return the start with its logits, and the null's intercepts where no trial had any."""
-    weights = start.weights.astype(np.float64)
-    P, K, d = weights.shape
-    logits = basis.forward(weights.reshape(-1, d)).reshape(-1, P, K)
-    intercepts = np.where(np.isnan(start.intercepts), null, start.intercepts)
-    return Point(weights, intercepts, logits, basis.rounding(weights))
-
-
-def _refit_missed(solution: Solution, l2_lambda: float, tolerance: float) -> tuple[str, ...]:
-    """Return a line, and log it, where the refit missed its tolerance."""
-    if solution.converged.all():
-        return ()
-    line = missed(l2_lambda, tolerance, float(solution.bound.sum()), float(solution.objective.sum()))
-    log.warning("refit: %s", line)
-    return (f"refit: {line}",)
 
 
 def _missed(rows: Sequence[SelectionRow], tolerance: float) -> tuple[str, ...]:
@@ -284,7 +188,7 @@ def _among(known: Sequence[SelectionRow], grid: Array) -> dict[float, SelectionR
     found = {}
     for strength in grid:
         row = next((row for row in known if math.isclose(row.l2_lambda, strength, rel_tol=SAME_LAMBDA)), None)
-        if row is not None:
+        if row is not None and row.converged and math.isfinite(row.value):
             found[float(strength)] = replace(row, l2_lambda=float(strength), reused=True)
     return found
 

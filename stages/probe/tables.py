@@ -28,8 +28,10 @@ def check_tables(tables: Sequence[FeatureTable], metric: Metric) -> None:
             raise ProbeError("one split is multi-label and another is not: they are not of one data set")
         check_features(table.features)
         check_labels(table.labels, len(table.features), len(first.class_names))
-        if len(table.ids) != len(table.features):
-            raise ProbeError(f"{len(table.ids)} ids for {len(table.features)} rows of features")
+        for what in ("ids", "groups", "image_sha256"):
+            column = getattr(table, what)
+            if column is not None and len(column) != len(table.features):
+                raise ProbeError(f"{len(column)} {what} for {len(table.features)} rows of features")
 
 
 def _other_classes(first: FeatureTable, other: FeatureTable) -> str:

@@ -14,6 +14,9 @@ from stages.errors import ProbeError
 Array = NDArray[Any]
 
 CHECK_ROWS = 4096
+LEAST_LAMBDA = 1e-20
+LARGEST_FEATURE = 1e15
+"""Squares of larger ones, summed over rows and columns, leave no digits for anything else."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ def check_features(features: Array) -> Array:
         if not finite.all():
             row = start + int(np.argmin(finite))
             raise ProbeError(f"features contain NaN or infinity, first in row {row}: extract them again")
+        if float(np.abs(features[start : start + CHECK_ROWS]).max()) > LARGEST_FEATURE:
+            raise ProbeError(f"features are larger than {LARGEST_FEATURE:g}: scale them down")
     return features
 
 
@@ -114,6 +119,18 @@ def check_lambdas(lambdas: ArrayLike | Sequence[float]) -> NDArray[np.float64]:
         raise ProbeError("lambdas: give a list of at least one number")
     if not np.isfinite(grid).all() or (grid <= 0).any():
         raise ProbeError("lambdas: every strength must be finite and greater than 0")
+    if grid.min() < LEAST_LAMBDA or grid.max() > 1 / LEAST_LAMBDA:
+        extreme = grid.min() if grid.min() < LEAST_LAMBDA else grid.max()
+        raise ProbeError(
+            f"lambdas: {extreme:g} lies outside [{LEAST_LAMBDA:g}, {1 / LEAST_LAMBDA:g}], beyond which float64 "
+            "cannot tell solutions apart"
+        )
     if len(np.unique(grid)) != len(grid):
         raise ProbeError("lambdas: a strength is given twice, name each once")
     return grid
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise `ProbeError` unless the tolerance lies in (0, 1)."""
+    if not 0 < tolerance < 1:
+        raise ProbeError(f"tolerance = {tolerance}: give a number between 0 and 1")

@@ -246,3 +246,83 @@ def test_bad_input_is_refused(change, message):
         labels = labels.astype(np.int64)
     with pytest.raises(ProbeError, match=message):
         fit_path(features, labels, lambdas, **asked)
+
+
+@pytest.mark.parametrize("strongest", [1e-2, 1.0, 10.0, 100.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_grid_may_begin_anywhere(strongest, seed):
+    """Many classes of very different sizes, and no strong lambda to start from."""
+    dice = np.random.default_rng(seed)
+    counts = dice.choice([2, 3, 5, 20], size=(10, 30, 70)[seed % 3])
+    labels = np.repeat(np.arange(len(counts)), counts)
+    d = (10, 40, 200)[seed // 2 % 3]
+    features = (dice.normal(size=(len(counts), d))[labels] + dice.normal(size=(len(labels), d))).astype(
+        np.float32
+    )
+    path = fit_path(features, labels, np.geomspace(strongest / 1e3, strongest, 7))
+    assert path.converged.all()
+    for W, b, l2_lambda, J in zip(
+        path.coefficients, path.intercepts, path.lambdas, path.objective, strict=True
+    ):
+        seen = certify(features, labels, W, b, l2_lambda)
+        assert seen.converged
+        assert seen.null_objective > J
+        assert seen.objective == pytest.approx(J, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "classes", "scale", "grid"),
+    [
+        (500, 5, 3, 1e4, default_lambdas()),
+        (500, 5, 3, 10.0, np.logspace(-6, 5, 400)),
+        (4000, 8, 4, 1e3, default_lambdas()),
+        (300, 20, 5, 1e-4, default_lambdas()),
+    ],
+)
+def test_what_is_certified_is_so_on_the_features_themselves(n, d, classes, scale, grid):
+    """Logits that are carried from point to point gather rounding; long grids and large features show it."""
+    dice = np.random.default_rng(2)
+    labels = np.arange(n) % classes
+    features = (scale * (dice.normal(size=(n, d)) + 0.3 * labels[:, None])).astype(np.float32)
+    path = fit_path(features, labels, grid)
+    assert path.converged.all()
+    for W, b, l2_lambda in zip(path.coefficients, path.intercepts, path.lambdas, strict=True):
+        assert certify(features, labels, W, b, l2_lambda, tolerance=1.1e-3).converged
+
+
+def test_intercepts_are_found_from_anywhere():
+    dice = np.random.default_rng(0)
+    for counts in ([20, 20, 20], [100, 1, 1], [200, *[2] * 20], [8] * 69 + [1]):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        features = dice.normal(size=(len(labels), 6)).astype(np.float32) + labels[:, None] / len(counts)
+        path = fit_path(features, labels, [1.0], tolerance=1e-6)
+        K = len(counts)
+        for start in (path.intercepts[0], np.zeros(K), np.linspace(-5, 5, K), dice.normal(size=K) * 100):
+            seen = certify(features, labels, path.coefficients[0], start, 1.0)
+            assert seen.objective == pytest.approx(path.objective[0], rel=1e-6)
+            assert seen.converged
+
+
+@pytest.mark.parametrize("l2_lambda", [1e8, 1e13])
+def test_a_lambda_that_leaves_next_to_nothing_still_finds_the_direction(l2_lambda):
+    dice = np.random.default_rng(0)
+    labels = np.arange(80) % 4
+    features = (dice.normal(size=(4, 8))[labels] + 0.1 * dice.normal(size=(80, 8))).astype(np.float32)
+    path = fit_path(features, labels, [l2_lambda])
+    scores = features @ path.coefficients[0].T + path.intercepts[0]
+    assert (scores.argmax(axis=1) == labels).mean() > 0.95
+
+
+def test_wrong_figures_for_a_certificate_are_refused():
+    features, labels = np.eye(4, 3, dtype=np.float32), [0, 1, 2, 0]
+    W, b = np.zeros((3, 3)), np.zeros(3)
+    for l2_lambda, tolerance, bias, said in (
+        (-1.0, 1e-3, b, "greater than 0"),
+        (1.0, 5.0, b, "between 0 and 1"),
+        (1.0, 1e-3, b[:2], r"intercepts have shape \(2,\)"),
+        (1e-300, 1e-3, b, "lies outside"),
+    ):
+        with pytest.raises(ProbeError, match=said):
+            certify(features, labels, W, bias, l2_lambda, tolerance=tolerance)
+    with pytest.raises(ProbeError, match="scale them down"):
+        fit_path(features * np.float32(1e30), labels, [1.0])

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-import stages.probe.select
+import stages.probe.fits
 from stages.errors import InputError, ProbeError
 from stages.metrics import evaluate
-from stages.probe import certify, fit_probe, select_lambda
+from stages.probe import certify, fit_path, fit_probe, select_lambda
 from stages.records import SelectionRow
 
 GRID = [1e3, 1e1, 1e-1]
@@ -50,13 +50,13 @@ def test_known_lambdas_are_not_fitted_again(blobs, table, monkeypatch, grid):
     before = fit_probe(*tables, metric="top_1", lambdas=GRID)
     whole = fit_probe(*tables, metric="top_1", lambdas=grid)
     scanned = []
-    scan = stages.probe.select.scan
+    scan = stages.probe.fits.scan
 
     def watched(*arguments, **named):
         scanned.append(arguments[4].tolist())
         return scan(*arguments, **named)
 
-    monkeypatch.setattr("stages.probe.select.scan", watched)
+    monkeypatch.setattr("stages.probe.fits.scan", watched)
     again = fit_probe(*tables, metric="top_1", lambdas=np.array(grid) * (1 + 1e-14), known=before.selection)
     new = sorted(set(grid) - set(GRID), reverse=True)
     assert [strength for one in scanned for strength in one] == [strength * (1 + 1e-14) for strength in new]
@@ -238,3 +238,61 @@ def test_an_optimum_at_the_edge_of_the_grid_is_said(table):
     result = fit_probe(table(X, y), None, table(X, y), metric="top_1", lambdas=[1e-1, 1e6, 1e7])
     assert result.l2_lambda == 1e-1
     assert any("weakest of the grid: widen the grid" in line for line in result.warnings)
+
+
+def long_tailed(counts, d, seed, *, scale=1.0):
+    """Rows of classes of very different sizes."""
+    dice = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    centres = dice.normal(size=(len(counts), d))
+    return (scale * (centres[labels] + 0.7 * dice.normal(size=(len(labels), d)))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[30, 20, 10, 2, 1, 1], [8] * 70 + [1], [8] * 50 + [2, 1], [40, 3], [12, 2], [60, *[2] * 30]],
+    ids=lambda counts: f"{len(counts)} classes",
+)
+def test_the_refit_is_that_of_the_path_where_folds_lack_classes(table, counts):
+    """A fold without a class has no intercept for it, and the refit keeps the class all the same."""
+    X, y = long_tailed(counts, 12, 5)
+    tables = table(X, y), None, table(X, y)
+    found = fit_probe(*tables, metric="top_1", tolerance=1e-6)
+    alone = fit_path(X, y, [found.l2_lambda], n_classes=len(counts), tolerance=1e-6)
+    assert np.isfinite(found.intercepts).all()
+    assert found.extras["objective"] == pytest.approx(alone.objective[0], rel=1e-5)
+    seen = certify(
+        X, y, found.coefficients, found.intercepts, found.l2_lambda, n_classes=len(counts), tolerance=1e-6
+    )
+    assert seen.converged
+    assert found.extras["objective"] < seen.null_objective
+    again = fit_probe(*tables, metric="top_1", tolerance=1e-6, known=found.selection)
+    assert again.l2_lambda == found.l2_lambda
+    assert again.extras["objective"] == pytest.approx(found.extras["objective"], rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_the_test_set_is_scored_in_float64(table, scale):
+    """At the strongest lambda classes differ in digits that float32 does not have."""
+    X, y = long_tailed([40] * 10, 64, 1, scale=scale)
+    found = fit_probe(table(X, y), None, table(X, y), metric="top_1", lambdas=[1e5 * scale**2])
+    assert found.value > 0.95
+    assert evaluate("top_1", y, found.test_logits) == found.value
+
+
+def test_a_refit_on_one_class_is_refused(table):
+    X, y = long_tailed([10, 10], 3, 0)
+    with pytest.raises(ProbeError, match="a probe needs both"):
+        fit_probe(
+            table(X[:10], y[:10], 2), table(X[10:], y[10:], 2), table(X, y, 2), metric="top_1", refit="train"
+        )
+
+
+def test_lambdas_that_missed_are_fitted_again(blobs, table):
+    X, y = blobs(90, 6, 3)
+    known = [
+        SelectionRow(GRID[0], 0.99, converged=False),
+        SelectionRow(GRID[1], float("nan"), converged=True),
+    ]
+    found = fit_probe(table(X, y), None, table(X, y), metric="top_1", lambdas=GRID, known=known)
+    assert [row.reused for row in found.selection] == [False, False, False]
