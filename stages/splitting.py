@@ -9,10 +9,13 @@ groups it gives the usual stratified split, exact to rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 SAME = 1e-9
 """Difference up to which two wishes for rows are one."""
@@ -54,6 +57,8 @@ def units_of(n: int, *keys: Sequence[str] | None) -> NDArray[np.intp]:
 
 def _labels_of_units(labels: NDArray[np.integer], units: NDArray[np.intp]) -> scipy.sparse.csr_array:
     """Return (units, K) how many rows of a unit have a label; sparse, for a million rows have a thousand classes."""
+    import scipy.sparse
+
     several = labels.ndim == 2
     rows, present = np.nonzero(labels == 1) if several else (np.arange(len(labels)), labels)
     shape = int(units.max()) + 1, labels.shape[1] if several else int(labels.max()) + 1
