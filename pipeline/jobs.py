@@ -47,7 +47,8 @@ class ExtractJob:
     multi_label: bool
     precision: str
     on_bad_image: ImageErrorPolicy
-    batch_size: int
+    batch_size: int | None
+    """Rows a batch; None = found by trial once the network is built."""
     num_workers: int
     device: str
     key: str | None
@@ -56,6 +57,7 @@ class ExtractJob:
     """Keys of cached entries that differ in labels, class names or groups alone: their features are these."""
     content_digest: str | None = None
     """The values that the study pins; None where it pins none."""
+    compile: Literal["auto", "always", "never"] = "auto"
     stage: Stage = "extract"
 
 

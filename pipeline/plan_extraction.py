@@ -57,8 +57,9 @@ def _job(
         multi_label=images.dataset.multi_label,
         precision=settings.precision,
         on_bad_image=settings.on_bad_image,
-        batch_size=settings.batch_size,
+        batch_size=None if settings.batch_size == "auto" else settings.batch_size,
         num_workers=settings.num_workers,
+        compile=settings.compile,
         device=settings.device,
         key=None if key is None else key.digest,
     )

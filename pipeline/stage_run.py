@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import functools
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cache import DamagedEntryError, KeyMissingError
 from pipeline.errors import SurroundingsError
-from pipeline.executors import run_jobs, worker_count
+from pipeline.executors import Outcome, run_jobs, worker_count
+from pipeline.extraction_groups import ExtractionGroup, Unit, free_bytes, plan_units
+from pipeline.extraction_pass import extract_group
 from pipeline.jobs import ExtractJob, Job, Planned, ProbeJob, Stage, TrainJob
+from pipeline.kept_networks import keep_only
 from pipeline.ledger import file_stem
 from pipeline.place import Done, Place
 from pipeline.progress import Reporter
@@ -104,7 +108,7 @@ def run_stage(
         if processes == 1 or len(jobs) == 1:
             function = functools.partial(_perform, place=place, shares=shares, progress=inside)
         progress(0, len(jobs), "")
-        for job, outcome in run_jobs(function, jobs, workers=processes):
+        for job, outcome in _outcomes(function, jobs, processes):
             finished += 1
             progress(finished, len(jobs), job.name)
             if isinstance(outcome, Done):
@@ -126,6 +130,24 @@ def loss(error: BaseException) -> str:
     if isinstance(error, DamagedEntryError):
         return f"cached features are damaged ({error.reason})"
     return "cached features are gone"
+
+
+def _outcomes(
+    function: Callable[[Unit], Any], jobs: Sequence[Job], processes: int
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run jobs, extractions that want the same pixels together; yield every job with its own outcome."""
+    try:
+        for unit, outcome in run_jobs(function, plan_units(jobs, free_bytes), workers=processes):
+            if isinstance(unit, ExtractionGroup):
+                each = [outcome] * len(unit.jobs) if isinstance(outcome, Exception) else outcome
+                # What was done is told first: a failure of the machine ends the run.
+                yield from sorted(
+                    zip(unit.jobs, each, strict=True), key=lambda pair: isinstance(pair[1], Exception)
+                )
+            else:
+                yield unit, outcome
+    finally:
+        keep_only(())
 
 
 def _can_be_remade(job: Job, error: object, books: Books, remakable: frozenset[str]) -> bool:
@@ -178,8 +200,11 @@ def _shares(siblings: Sequence[Planned], processes: int) -> Mapping[bool, int]:
     return {final: max(1, cores // max(1, min(processes, jobs))) for final, jobs in together.items()}
 
 
-def _perform(job: Job, place: Place, shares: Mapping[bool, int], progress: Progress | None = None) -> Done:
-    """Do one job; one whose weights could not be had says so again, as its own failure."""
+def _perform(unit: Unit, place: Place, shares: Mapping[bool, int], progress: Progress | None = None) -> Any:
+    """Do one job, or a group of them; one whose weights could not be had says so again, as its own failure."""
+    if isinstance(unit, ExtractionGroup):
+        return extract_group(unit, place, progress)
+    job = unit
     if isinstance(job, ExtractJob) and job.key is None:
         from stages.vision.fetch import fetch_weights
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from stages.errors import InputError
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = ("float32", "tf32", *AUTOCAST)
+_MEMORY_FACTS = Path("/proc/meminfo")
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+_UNKNOWN_MEMORY = 4 << 30
+"""Where the system does not tell: what any machine has that runs networks."""
 
 
 def choose_device(word: str) -> torch.device:
@@ -35,6 +40,34 @@ def choose_device(word: str) -> torch.device:
     return device
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that memory ran out, of a GPU or of this machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory networks may still take: of the GPU, or of this machine and its control group."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    known = [*_available(), *_left_in_group(_CONTROL_GROUP)]
+    return min(known, default=_UNKNOWN_MEMORY)
+
+
+def _available() -> Iterator[int]:
+    """Yield what the kernel says can be had without swapping."""
+    if _MEMORY_FACTS.is_file():
+        facts = dict(line.split(":", 1) for line in _MEMORY_FACTS.read_text().splitlines())
+        yield int(facts["MemAvailable"].split()[0]) * 1024
+
+
+def _left_in_group(folder: Path) -> Iterator[int]:
+    """Yield what a control group's limit, where it has one, leaves beside the pages that it cannot give back."""
+    limit, files = folder / "memory.max", folder / "memory.stat"
+    if limit.is_file() and files.is_file() and (allowed := limit.read_text().strip()) != "max":
+        facts = dict(line.split() for line in files.read_text().splitlines())
+        yield max(0, int(allowed) - int(facts["anon"]))
+
+
 @contextmanager
 def numeric_precision(precision: str, device: torch.device) -> Iterator[None]:
     """Run the arithmetic inside at a precision; float32 means float32, without TF32 products.
@@ -44,18 +77,33 @@ def numeric_precision(precision: str, device: torch.device) -> Iterator[None]:
     InputError
         An unknown precision, or one that the device has not.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    if device.type == "cpu" and precision in ("tf32", "float16"):
-        raise InputError(f"precision {precision!r} needs a GPU: use float32 or bfloat16 on the CPU")
-    autocast: Any = nullcontext()
-    if precision in AUTOCAST:
-        autocast = torch.autocast(device.type, AUTOCAST[precision])
+    check_precision(precision, device)
     backends = torch.backends
     before = (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32)
     backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = precision == "tf32"
     try:
-        with autocast:
+        with autocast(precision, device):
             yield
     finally:
         backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = before
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that nobody knows, or that the device has not.
+
+    Raises
+    ------
+    InputError
+        One line that says which there are.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if device.type == "cpu" and precision in ("tf32", "float16"):
+        raise InputError(f"precision {precision!r} needs a GPU: use float32 or bfloat16 on the CPU")
+
+
+def autocast(precision: str, device: torch.device) -> Any:
+    """Return the context in which this thread computes at a precision; it changes no setting of others."""
+    if precision in AUTOCAST:
+        return torch.autocast(device.type, AUTOCAST[precision])
+    return nullcontext()

@@ -231,7 +231,7 @@ def test_leaving_early_ends_the_threads(photos: Callable[[int], Split]) -> None:
     batches = extract_features(small(), photos(8), batch_size=1, device="cpu", num_workers=2)
     next(batches)
     batches.close()  # type: ignore[attr-defined]
-    assert not [t for t in threading.enumerate() if t.name.startswith("decode")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("extract")]
 
 
 @pytest.mark.parametrize("package", ["stages.extract", "stages.train"])
