@@ -7,21 +7,26 @@ by the records it was found in, so that a page is never waited for because of th
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import sha256_of
 from cache.atomic import write_file
+from pipeline.errors import PipelineError
 from pipeline.ledger import Record
 from pipeline.progress import Reporter
+from stages.errors import JoinError, StageError
 from stages.records import CurvePoint, Metric, Score, SelectionRow
 
 if TYPE_CHECKING:
     from stages.report.draw_fits import ProbePath, TrainingCurve
     from stages.report.pairwise import PairTest
+    from stages.report.predictions import Predictions
 
 Rows = Sequence[tuple[Score, Record | None]]
 """A row of scores.csv and the record that it comes from."""
@@ -29,6 +34,25 @@ Rows = Sequence[tuple[Score, Record | None]]
 PAIR_RECIPE = 1
 """Grows when the same predictions would be tested otherwise."""
 MEMORY = "pairs.json"
+
+
+@contextmanager
+def readable(record: Record) -> Iterator[None]:
+    """Turn what goes wrong inside, over a result that is not as ours are, into an error that names the file.
+
+    Raises
+    ------
+    JoinError
+    """
+    try:
+        yield
+    except (StageError, PipelineError):
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        what = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise JoinError(
+            f"{record.path}: not a result of this tool ({what}); move it away to run the job again"
+        ) from error
 
 
 def label(score: Score) -> str:
@@ -49,7 +73,6 @@ def pair_tests(rows: Rows, metrics: Mapping[str, Metric], output: Path, reporter
     reporter : Reporter
     """
     from stages.report.pairwise import PairTest, test_pairs
-    from stages.report.predictions import Predictions
 
     groups: dict[tuple[str, str], list[tuple[Score, Record]]] = defaultdict(list)
     for score, record in rows:
@@ -59,21 +82,7 @@ def pair_tests(rows: Rows, metrics: Mapping[str, Metric], output: Path, reporter
     for (dataset, regime), members in groups.items():
         key = sha256_of([PAIR_RECIPE, dataset, regime, metrics[dataset], [s.source for s, _ in members]])
         if key not in before:
-            predictions = []
-            for score, record in members:
-                arrays = record.arrays()
-                predictions.append(
-                    Predictions(
-                        backbone=label(score),
-                        dataset=dataset,
-                        regime=score.regime,
-                        scores=arrays.get("test_logits", arrays["test_scores"]),
-                        labels=arrays["labels"],
-                        ids=tuple(arrays["ids"].tolist()),
-                        seed=score.seed,
-                        source=score.source,
-                    )
-                )
+            predictions = [_predictions(score, record) for score, record in members]
             with reporter.bar(f"comparing backbones on {dataset}", "pairs") as progress:
                 before[key] = [asdict(t) for t in test_pairs(predictions, metrics, progress=progress)]
         now[key] = before[key]
@@ -81,42 +90,59 @@ def pair_tests(rows: Rows, metrics: Mapping[str, Metric], output: Path, reporter
     return [PairTest(**fields) for tests in now.values() for fields in tests]
 
 
+def _predictions(score: Score, record: Record) -> Predictions:
+    """Read what a model predicted for the test images."""
+    from stages.report.predictions import Predictions
+
+    with readable(record):
+        arrays = record.arrays()
+        return Predictions(
+            backbone=label(score),
+            dataset=score.dataset,
+            regime=score.regime,
+            scores=arrays["test_logits"] if "test_logits" in arrays else arrays["test_scores"],
+            labels=arrays["labels"],
+            ids=tuple(arrays["ids"].tolist()),
+            seed=score.seed,
+            source=score.source,
+        )
+
+
 def _recall(output: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read the remembered tests; a file that cannot be read is as good as none."""
+    """Read the remembered tests; a file that cannot be read, or is not ours, is as good as none."""
+    from stages.report.pairwise import PairTest
+
     try:
         remembered = json.loads((output / MEMORY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        for tests in remembered.values():
+            [PairTest(**fields) for fields in tests]
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    return remembered if isinstance(remembered, dict) else {}
+    return dict(remembered)
 
 
 def probe_paths(rows: Rows) -> list[ProbePath]:
     """Return the selection of every probe."""
     from stages.report.draw_fits import ProbePath
 
-    return [
-        ProbePath(
-            label(score),
-            score.dataset,
-            tuple(SelectionRow(**row) for row in record.result["selection"]),
-            float(record.result["l2_lambda"]),
-        )
-        for score, record in rows
-        if record is not None and score.regime == "linear_probe" and score.status == "complete"
-    ]
+    found = []
+    for score, record in rows:
+        if record is not None and score.regime == "linear_probe" and score.status == "complete":
+            with readable(record):
+                selection = tuple(SelectionRow(**row) for row in record.result["selection"])
+                chosen = float(record.result["l2_lambda"])
+                found.append(ProbePath(label(score), score.dataset, selection, chosen))
+    return found
 
 
 def training_curves(rows: Rows) -> list[TrainingCurve]:
     """Return the loss of every final training."""
     from stages.report.draw_fits import TrainingCurve
 
-    return [
-        TrainingCurve(
-            label(score),
-            score.dataset,
-            score.regime,
-            tuple(CurvePoint(**point) for point in record.result["curve"]),
-        )
-        for score, record in rows
-        if record is not None and score.regime != "linear_probe" and score.status == "complete"
-    ]
+    found = []
+    for score, record in rows:
+        if record is not None and score.regime != "linear_probe" and score.status == "complete":
+            with readable(record):
+                points = tuple(CurvePoint(**point) for point in record.result["curve"])
+                found.append(TrainingCurve(label(score), score.dataset, score.regime, points))
+    return found

@@ -13,7 +13,10 @@ import numpy as np
 
 from cache import sha256_of
 from cache.atomic import make_folder, write_file
-from pipeline.evidence import Rows, label, pair_tests, probe_paths, training_curves
+from pipeline.cell_details import cell_details
+from pipeline.config import Study
+from pipeline.evidence import Rows, label, pair_tests, probe_paths, readable, training_curves
+from pipeline.foreign import foreign_rows, published
 from pipeline.jobs import Planned, State
 from pipeline.ledger import History, Ledger, Record
 from pipeline.methods import methods
@@ -21,14 +24,12 @@ from pipeline.plan import Plan
 from pipeline.plan_training import EVERY_POINT_DIVERGED
 from pipeline.progress import SILENT, Reporter
 from pipeline.provenance import provenance
-from stages.backbones import lookup
-from stages.errors import BackboneError
 from stages.records import Metric, Score
 
 if TYPE_CHECKING:
     from stages.report import TransferTable
 
-JOIN_RECIPE = 1
+JOIN_RECIPE = 2
 """Grows when the same results would be joined to other numbers or drawn otherwise."""
 STAMP = "join.json"
 """Which results the files on disk were made from."""
@@ -75,26 +76,50 @@ def join(plan: Plan, *, reporter: Reporter = SILENT) -> JoinOutcome:
     """
     from stages.report import join_scores
 
+    _refuse_contradictions(plan)
     rows = _rows(plan)
     table = join_scores(
         [score for score, _ in rows],
         expected=[_cell(score) for score, _ in rows],
         test_counts=_test_counts(plan, rows),
     )
-    state, _ = join_state(plan)
-    if state == "done":
-        stamp = _read_stamp(plan) or {"files": []}
-        statistics = json.loads((plan.study.output / "statistics.json").read_text(encoding="utf-8"))
+    table = replace(table, notes=(*plan.notes, *table.notes))
+    stamp, statistics = _read_stamp(plan), _read_statistics(plan)
+    if stamp is not None and statistics is not None and join_state(plan)[0] == "done":
         files = tuple(plan.study.output / name for name in stamp["files"])
         return JoinOutcome(table, statistics, files, written=False, remarks=tuple(stamp["remarks"]))
     return _write(plan, table, rows, reporter)
+
+
+def _refuse_contradictions(plan: Plan) -> None:
+    """Refuse two whole attempts at one job, made from the same, whose results differ."""
+    from stages.report.checks import merged
+
+    history = Ledger(plan.study.output).history()
+    for planned in plan.jobs:
+        counted = history.finished.get(planned.name)
+        if counted is None or not planned.columns or planned.state != "done":
+            continue
+        for other in history.every:
+            if other.job == planned.name and other.path != counted.path and _is_rival(other, counted):
+                rows = [_score(r.columns, "top_1", r.status, r, planned.name) for r in (other, counted)]
+                merged(*rows)
+
+
+def _is_rival(other: Record, counted: Record) -> bool:
+    """Whether another attempt could stand in the counted one's place: complete, whole, from the same spec."""
+    return (
+        other.status == counted.status == "complete"
+        and other.spec_digest == counted.spec_digest
+        and all(other.path.with_suffix(suffix).is_file() for suffix in other.files)
+    )
 
 
 def _rows(plan: Plan) -> Rows:
     """Return one row for every planned score."""
     history = Ledger(plan.study.output).history()
     planned = [job for job in plan.jobs if job.columns]
-    foreign = _foreign_rows(plan)
+    foreign = foreign_rows(plan)
     metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
     for job in planned:  # of a data set whose images are not here, results know the metric
         if job.state == "done":
@@ -102,37 +127,6 @@ def _rows(plan: Plan) -> Rows:
             metrics.setdefault(columns["dataset"], columns["metric"])
     metrics = {**{score.dataset: score.metric for score, _ in foreign}, **metrics}
     return [_row(job, history, metrics.get(job.columns["dataset"], "top_1")) for job in planned] + foreign
-
-
-def _foreign_rows(plan: Plan) -> list[tuple[Score, Record | None]]:
-    """Return the rows of the csv files that the study joins in; ImageNet top-1 as for its own backbones."""
-    from stages.report.files import read_scores
-
-    shipped = {backbone.label: backbone.imagenet_top1 for backbone in plan.resolved.backbones}
-    rows: list[tuple[Score, Record | None]] = []
-    for name in plan.study.report.scores:
-        for score in read_scores(plan.study.folder / name):
-            top1 = score.imagenet_top1 or shipped.get(label(score)) or _known_top1(score)
-            rows.append((replace(score, imagenet_top1=top1), None))
-    return rows
-
-
-def _published(plan: Plan) -> dict[str, float]:
-    """Return the best published scores, where the study names a file of them."""
-    from stages.report.files import read_published
-
-    name = plan.study.report.state_of_the_art
-    return read_published(plan.study.folder / name) if name else {}
-
-
-def _known_top1(score: Score) -> float | None:
-    """Return what the shipped table knows of a foreign row's backbone with its own weights."""
-    if score.variant or score.weights not in ("", "pretrained"):
-        return None
-    try:
-        return lookup(score.backbone).imagenet_top1
-    except BackboneError:
-        return None
 
 
 def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Record | None]:
@@ -169,9 +163,10 @@ def _test_counts(plan: Plan, rows: Rows) -> dict[str, list[int]]:
     }
     for score, record in rows:
         if score.dataset not in counts and record is not None and record.status == "complete":
-            labels = record.arrays()["labels"]
-            classes = len(record.result["class_names"])
-            counts[score.dataset] = _count_labels(labels, classes)
+            with readable(record):
+                labels = record.arrays()["labels"]
+                classes = len(record.result["class_names"])
+                counts[score.dataset] = _count_labels(labels, classes)
     return counts
 
 
@@ -193,7 +188,7 @@ def _made_from(plan: Plan, rows: Rows) -> str:
                 asdict(score) for score, record in rows if record is None and score.value is not None
             ],
             "report": plan.study.report.model_dump(),
-            "published": _published(plan),
+            "published": published(plan),
             "study": plan.study.name,
         }
     )
@@ -212,7 +207,17 @@ def _read_stamp(plan: Plan) -> dict[str, Any] | None:
         stamp = json.loads((plan.study.output / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return stamp if isinstance(stamp, dict) and stamp.get("files") else None
+    known = isinstance(stamp, dict) and stamp.get("files") and {"made_from", "remarks"} <= set(stamp)
+    return stamp if known else None
+
+
+def _read_statistics(plan: Plan) -> dict[str, Any] | None:
+    """Return the statistics of the last join, None where they cannot be read."""
+    try:
+        found = json.loads((plan.study.output / "statistics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> JoinOutcome:
@@ -232,17 +237,15 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
             numbers,
             title=plan.study.name,
             limitations=plan.study.report.limitations,
-            details=[_details(score, record) for score, record in rows],
+            details=[cell_details(score, record) for score, record in rows],
             methods=methods(plan.study),
             provenance={
                 **provenance(),
-                "study": plan.study.model_dump(mode="json"),
-                "notes": list(plan.notes),
-                "to reproduce": f"penultimate run {plan.study.name}.toml, with the study above as that file",
+                **_study_file(plan.study),
             },
             paths=probe_paths(rows),
             curves=training_curves(rows),
-            state_of_the_art=_published(plan),
+            state_of_the_art=published(plan),
         )
     else:
         contents = table_files(table, numbers)
@@ -259,25 +262,14 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
     return JoinOutcome(table, numbers, files, written=True, remarks=tuple(remarks))
 
 
-def _details(score: Score, record: Record | None) -> dict[str, Any]:
-    """Return what the report shows of one cell beside its score."""
-    name, dataset, regime, seed = _cell(score)
-    result = record.result if record else {}
-    return {
-        "backbone": name,
-        "dataset": dataset,
-        "regime": regime,
-        "seed": seed,
-        "status": score.status,
-        "value": score.value,
-        "l2_lambda": score.l2_lambda,
-        "learning_rate": score.learning_rate,
-        "weight_decay": score.weight_decay,
-        "steps": score.steps,
-        "seconds": result.get("seconds"),
-        "features": ", ".join(f"{s} {d[:12]}" for s, d in result.get("content_digests", {}).items()),
-        "reason": record.reason if record else "",
-        "warnings": list(result.get("warnings", ())),
-        "source": score.source,
-        "sha256": hashlib.sha256(record.path.read_bytes()).hexdigest() if record else "",
-    }
+def _study_file(study: Study) -> dict[str, Any]:
+    """Return the study as its file has it, and the file's hash; without a file, the study's values."""
+    try:
+        content = study.file.read_bytes() if study.file else b""
+        text = content.decode()
+    except (OSError, UnicodeDecodeError):
+        content = b""
+    if not content:
+        return {"study": json.dumps(study.model_dump(mode="json"), indent=1)}
+    digest = hashlib.sha256(content).hexdigest()
+    return {"study file": text, "study file, sha256": digest}

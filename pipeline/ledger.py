@@ -81,6 +81,8 @@ class History:
     """The newest attempt that is complete or diverged."""
     failed: Mapping[str, Record]
     """The newest attempt of all, where it failed."""
+    every: tuple[Record, ...] = ()
+    """All attempts, oldest first."""
 
 
 class Ledger:
@@ -111,12 +113,13 @@ class Ledger:
         """Return what counts of every job's attempts."""
         finished: dict[str, Record] = {}
         last: dict[str, Record] = {}
-        for record in self.records():
+        every = tuple(self.records())
+        for record in every:
             last[record.job] = record
             if record.status != "failed":
                 finished[record.job] = record
         failed = {job: record for job, record in last.items() if record.status == "failed"}
-        return History(finished, failed)
+        return History(finished, failed, every)
 
     def has_finished(self, regime: str, job: str, spec: Mapping[str, Any]) -> bool:
         """Return whether the newest finished attempt at a job was made from this spec."""

@@ -43,25 +43,29 @@ def _overall(statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:
     order = sorted(part["means"], key=lambda name: -part["means"][name]["mean_log_odds"])
     if len(order) < 2:
         return
-    best = order[0]
-    lead = f"{REGIME_NAMES[regime]}: {best} has the highest mean over {_count(part['datasets'], 'data set')}"
-    tests = {
-        (t["second"] if t["first"] == best else t["first"]): t
-        for t in part["paired_t_tests"]
-        if best in (t["first"], t["second"])
-    }
-    if not tests:
+    best, close = part["correlation"]["best"], part["correlation"]["ties_with_best"]
+    how = ", by the additive model," if part["rule"].startswith("additive model") else ""
+    lead = f"{REGIME_NAMES[regime]}: {best} has the highest mean{how} over {_count(part['datasets'], 'data set')}"
+    if close is None:
         yield f"{lead}; with fewer than three data sets nothing is said of how sure that is"
         return
-    close = [name for name in order[1:] if name in tests and _is_close(tests[name])]
-    rest = f"not significantly ahead of {_list(close)}" if close else "significantly ahead of every other"
-    yield f"{lead}, {rest} (paired t over data sets, raw p against {LEVEL})"
+    others = [name for name in order if name in close and name != best]
+    rest = f"not significantly ahead of {_list(others)}" if others else "significantly ahead of every other"
+    untested = part["correlation"]["not_tested"]
+    if untested:
+        rest += f", not compared with {_list(untested)} for want of three common data sets"
+    yield f"{lead}{_lead(part, best, order[1])}, {rest} (paired t over data sets, raw p against {LEVEL})"
 
 
-def _is_close(test: Mapping[str, Any]) -> bool:
-    """Whether a paired test cannot tell two backbones apart; equal on every data set, it is not defined."""
-    p_value = test["p_value"]
-    return bool(test["mean"] == 0) if p_value is None else bool(p_value > LEVEL)
+def _lead(part: Mapping[str, Any], best: str, second: str) -> str:
+    """By how much the best mean is ahead of the next, with its interval."""
+    for test in part["paired_t_tests"]:
+        if {test["first"], test["second"]} == {best, second} and test["interval"] is not None:
+            sign = 1 if test["first"] == best else -1
+            low, high = sorted(sign * end for end in test["interval"])
+            odds = f"{sign * test['mean']:+.2f} log odds [{low:+.2f}, {high:+.2f}]"
+            return f" ({odds} against {second}, the next)"
+    return ""
 
 
 def _per_dataset(table: TransferTable, statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:

@@ -51,6 +51,8 @@ def averages(wide: pd.DataFrame, missing: MissingRule = "complete_backbones") ->
     rule = "the table is complete"
     if wide.isna().to_numpy().any():
         rule = f"complete backbones only: {len(complete)} of {len(wide)} have a score on every data set"
+        if not len(complete) and len(scored):
+            rule += '; missing = "additive_model" in [report] would take every cell that exists'
         if missing == "additive_model":
             fitted = _connected(scored)
             means, bars = _additive(fitted), bars if len(complete) == len(fitted) else bars * np.nan

@@ -61,6 +61,7 @@ def report_files(
         methods=methods,
         provenance=provenance,
         figures=[name for name in figures if name.endswith(".pdf")],
+        pictures=figures,
     )
     return {
         "report.html": page.encode(),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from numbers import Integral, Real
 
 from stages.errors import JoinError
 from stages.records import METRICS, REGIMES, Metric, Regime, Score
@@ -16,6 +17,11 @@ Cell = tuple[str, str, Regime, int | None]
 STATUSES = ("complete", "diverged", "failed", "missing")
 """From the one that counts most to the one that counts least."""
 
+_TEXTS = ("study", "backbone", "weights", "variant", "dataset", "regime", "metric", "status", "source", "job")
+_WHOLE = ("n_train", "n_test", "seed", "steps")
+_POSITIVE = ("l2_lambda", "learning_rate")
+_REAL = ("value", "imagenet_top1", *_POSITIVE, "weight_decay")
+
 _COMPARED = ("metric", "value", "n_train", "n_test", "steps", "l2_lambda", "learning_rate", "weight_decay")
 
 
@@ -27,13 +33,25 @@ def where(row: Score) -> str:
 
 def checked_row(row: Score) -> Score:
     """The row itself, once it makes sense on its own."""
-    problem = next(iter(_problems(row)), None)
+    problem = next(iter([*_wrong_kinds(row)] or _problems(row)), None)
     if problem:
         raise JoinError(f"{where(row)}: {problem}")
     return row
 
 
-def _problems(row: Score) -> Iterable[str]:
+def _wrong_kinds(row: Score) -> Iterator[str]:
+    """Fields that are of another kind than the record says."""
+    for name in _TEXTS:
+        if not isinstance(getattr(row, name), str):
+            yield f"{name} is {getattr(row, name)!r}: it must be text"
+    for kind, names, word in ((Integral, _WHOLE, "a whole number"), (Real, _REAL, "a number")):
+        for name in names:
+            value = getattr(row, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                yield f"{name} is {value!r}: it must be {word}, or nothing"
+
+
+def _problems(row: Score) -> Iterator[str]:
     """Everything that is wrong with a row on its own."""
     if not row.backbone or not row.dataset:
         yield "backbone and dataset must not be empty: name them"
@@ -51,6 +69,21 @@ def _problems(row: Score) -> Iterable[str]:
         yield f"imagenet_top1 is {row.imagenet_top1}: give a fraction between 0 and 1, or nothing"
     if row.n_test is not None and row.n_test < 1:
         yield f"n_test is {row.n_test}: a score needs at least one test row"
+    yield from _impossible_settings(row)
+
+
+def _impossible_settings(row: Score) -> Iterator[str]:
+    """Counts below zero, and hyper-parameters that no job can have had."""
+    for name in ("n_train", "steps"):
+        value = getattr(row, name)
+        if value is not None and value < 0:
+            yield f"{name} is {value}: it cannot be negative"
+    for name in _POSITIVE:
+        value = getattr(row, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            yield f"{name} is {value}: give a positive number, or nothing"
+    if row.weight_decay is not None and not (math.isfinite(row.weight_decay) and row.weight_decay >= 0):
+        yield f"weight_decay is {row.weight_decay}: give a number from 0 on, or nothing"
 
 
 def checked_cell(cell: Cell) -> Cell:
@@ -74,8 +107,8 @@ def merged(old: Score, new: Score) -> Score:
 
 def _contradiction(what: str, name: str, old: Score, new: Score, remedy: str) -> JoinError:
     """The error of two rows that say different things, with the sources of both."""
-    left = f"{getattr(old, name)} in {old.source or 'one row'}"
-    right = f"{getattr(new, name)} in {new.source or 'another'}"
+    left = f"{getattr(old, name)} in {old.source or old.job or 'one row'}"
+    right = f"{getattr(new, name)} in {new.source or new.job or 'another'}"
     return JoinError(f"{what}: {name} is {left} and {right}: {remedy}")
 
 

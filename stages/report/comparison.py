@@ -44,7 +44,7 @@ class RegimeComparison:
         if self.mean is None:
             return f"{self.first} against {self.second}: not defined (no cell has both)"
         bounds = "" if self.interval is None else f" [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]"
-        ties = f", {self.ties} ties" if self.ties else ""
+        ties = f", {self.ties} {'tie' if self.ties == 1 else 'ties'}" if self.ties else ""
         difference = f"{self.mean:+.2f} log odds{bounds}"
         return f"{self.first} minus {self.second}: {difference}, wins {self.wins} of {self.cells}{ties}"
 

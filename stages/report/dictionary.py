@@ -1,6 +1,57 @@
-"""What every key of statistics.json means: shipped inside it, so that it explains itself."""
+"""What the words, the columns of scores.csv and the keys of statistics.json mean: results explain themselves."""
 
 from __future__ import annotations
+
+WORDS: dict[str, str] = {
+    "backbone": "a network pretrained on ImageNet, without its last layer (its classifier)",
+    "ImageNet top-1": "share of ImageNet's validation images that the network, with its classifier, got right",
+    "linear probe": "the backbone is left as it is; a linear classifier is fitted to the features it gives",
+    "fine-tuned": "the backbone is trained further, with a new classifier, on the data set at hand",
+    "from scratch": "the same network is trained on the data set at hand from random weights",
+    "regime": "one of these three ways to use a network",
+    "top_1": "the score is the share of test images whose class was named right",
+    "mean_per_class": "the score is that share within each class, averaged over the classes",
+    "map_11_point": (
+        "the score is the 11-point interpolated average precision of each label, averaged over the labels "
+        "(an image may bear several)"
+    ),
+    "log odds": (
+        "ln(p / (1 - p)) of a score p: 0 at 50 %, 2.2 at 90 %. Differences between good scores count as much "
+        "as between poor ones; a difference of d multiplies the odds of being right by exp(d), 0.7 doubles them"
+    ),
+    "r": (
+        "the correlation, over backbones, between ImageNet top-1 and transfer, both in log odds: 1 = all on a "
+        "rising line, 0 = ImageNet top-1 says nothing. In brackets the 95 % interval"
+    ),
+    "not significantly different": (
+        "the test cannot tell two scores apart (p > 0.05); that does not show that they are equal"
+    ),
+    "l2_lambda": "how strongly a probe's weights are held small; chosen on other images than the test's",
+    "cell": "one backbone on one data set in one regime",
+}
+"""For who reads nothing but the report."""
+
+COLUMNS: dict[str, str] = {
+    "study": "name of the study",
+    "backbone": "name of the backbone",
+    "weights": "where its weights come from",
+    "variant": "tells two backbones of one name apart; empty where there is but one",
+    "dataset": "name of the data set",
+    "regime": "linear_probe, fine_tune or from_scratch",
+    "metric": "top_1, mean_per_class or map_11_point",
+    "value": "score on the test split, a fraction; empty unless status is complete",
+    "n_train": "training images, validation ones included where the last fit uses them",
+    "n_test": "test images",
+    "seed": "of folds or training; empty where there is none",
+    "steps": "optimiser steps; empty for a linear probe",
+    "imagenet_top1": "fraction; empty = unknown, then the backbone enters no correlation",
+    "l2_lambda": "chosen strength of a linear probe, on the sum of losses (scikit-learn's C = 1 / l2_lambda)",
+    "learning_rate": "chosen peak learning rate of a training",
+    "weight_decay": "chosen c of a training; the optimiser had c / learning_rate",
+    "status": "complete, diverged, failed or missing",
+    "source": "file that the row was read from; empty for a missing cell",
+    "job": "name of the job that made the row",
+}
 
 DEFINITIONS: dict[str, str] = {
     "log odds": "ln(p / (1 - p)) of the score p; an additive change d multiplies the odds by exp(d)",
@@ -65,6 +116,13 @@ DICTIONARY: dict[str, str] = {
     **{f"regimes.*.per_dataset.*.{key}": text for key, text in _CORRELATION.items()},
     "regimes.*.correlation.bootstrap": "interval of r, draws counted, band around the line (log odds)",
     "regimes.*.correlation.leave_one_dataset_out": "range of r with one data set left out, and which",
+    "regimes.*.correlation.best": "backbone with the highest mean log odds; null with fewer than two means",
+    "regimes.*.correlation.ties_with_best": (
+        "backbones whose mean is not significantly different from it (paired t over data sets, raw p > 0.05); "
+        "null = not tested, for which three data sets are needed"
+    ),
+    "regimes.*.correlation.not_tested": "backbones with a mean that no test compared with the best",
+    "regimes.*.per_dataset.*.not_tested": "backbones with a score that no test compared with the best",
     "regimes.*.per_dataset.*.bootstrap": "as for the mean over data sets",
     "regimes.*.per_dataset.*.best": "backbone with the highest score",
     "regimes.*.per_dataset.*.ties_with_best": "not significantly different from it; null = not tested",
@@ -95,6 +153,7 @@ DICTIONARY: dict[str, str] = {
     "regime_comparisons[].interval": "95 % t interval of the mean over data sets, data sets as random",
     "regime_comparisons[].p_value": "two-sided paired t-test over data sets, df = data sets - 1",
     "regime_comparisons[].text": "the comparison in one line",
+    "scores_columns": "what each column of scores.csv and scores.parquet means",
     "advice": "sentences generated from these numbers",
-    "notes": "what was done to join the scores that a reader must know",
+    "notes": "what was done to the images and to join the scores that a reader must know",
 }

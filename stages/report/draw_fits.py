@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.records import CurvePoint, Regime, SelectionRow
 from stages.report.draw_transfer import legend
-from stages.report.style import look
+from stages.report.style import columns_of, look
 from stages.report.table import TransferTable
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ class ProbePath:
     chosen: float
     """l2_lambda of the refit."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn on a logarithmic axis: ValueError."""
+        strengths = [self.chosen, *(row.l2_lambda for row in self.selection)]
+        if not self.selection or not all(math.isfinite(x) and x > 0 for x in strengths):
+            raise ValueError("the selection needs positive lambdas")
+        if not all(math.isfinite(row.value) for row in self.selection):
+            raise ValueError("a value of the selection is not finite")
+
 
 @dataclass(frozen=True)
 class TrainingCurve:
@@ -40,6 +48,14 @@ class TrainingCurve:
     regime: Regime
     points: tuple[CurvePoint, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse steps and losses that are no numbers: TypeError. Infinite losses are left out of the drawing."""
+        if not all(isinstance(x, int | float) for p in self.points for x in (p.loss, p.step)):
+            raise TypeError("a step or loss of the curve is no number")
+
+
+_SMOOTHED = 20
+"""Points from which on a curve is drawn as a running mean."""
 
 Item = TypeVar("Item", ProbePath, TrainingCurve)
 
@@ -67,25 +83,50 @@ def path_figure(table: TransferTable, paths: Sequence[ProbePath]) -> Figure | No
 
 
 def curve_figure(table: TransferTable, curves: Sequence[TrainingCurve]) -> Figure | None:
-    """Draw the training loss of one regime's final runs, one panel per data set."""
+    """Draw the training loss of one regime's final runs, one panel per data set.
+
+    A curve of twenty points and more is drawn as its running mean over a tenth of them: single batches are
+    noisy, and curves of several backbones would hide each other.
+    """
 
     def draw(ax: Axes, curve: TrainingCurve) -> None:
         finite = [point for point in curve.points if math.isfinite(point.loss) and point.loss > 0]
         style = look(table.backbones.index(curve.backbone))
-        steps, losses = [p.step for p in finite], [p.loss for p in finite]
+        steps, losses = [p.step for p in finite], running_mean([p.loss for p in finite])
         ax.plot(steps, losses, linewidth=0.8, markersize=4, markevery=[-1] if finite else None, **style)
         _logarithmic(ax, "y")
 
     return _small_multiples(table, curves, draw, ("step", "Training loss"))
 
 
+def running_mean(values: Sequence[float]) -> list[float]:
+    """Return the mean over a tenth of the values around each, fewer at the ends; short lists as they are.
+
+    Examples
+    --------
+    >>> running_mean([4.0, 2.0])
+    [4.0, 2.0]
+    >>> [round(v, 2) for v in running_mean([1.0, 3.0] * 15)[10:13]]
+    [2.33, 1.67, 2.33]
+    """
+    if len(values) < _SMOOTHED:
+        return list(values)
+    reach = len(values) // 20
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(np.arange(len(values)) - reach, 0)
+    last = np.minimum(np.arange(len(values)) + reach + 1, len(values))
+    return [float(v) for v in (sums[last] - sums[first]) / (last - first)]
+
+
 def _logarithmic(ax: Axes, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers at few powers of ten."""
+    """Make an axis logarithmic, with plain numbers at few places: powers of ten, on short ranges 2 and 5 too."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_locator(LogLocator(numticks=5))
+    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
+    short = 0 < low < high < 50 * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=8 if short else 5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -103,7 +144,7 @@ def _small_multiples(
     names = [name for name in table.datasets if any(item.dataset == name for item in kept)]
     if not names:
         return None
-    across = min(4, len(names))
+    across = columns_of(len(names))
     down = math.ceil(len(names) / across)
     width = 7.0 * across / 4 if across > 2 else 2.4 * across + 0.4
     figure = Figure(figsize=(width, 1.75 * down + 0.9), layout="constrained")

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 
 def heat_map(table: TransferTable, regime: Regime) -> Figure:
-    """Draw backbones x data sets: test score in percent, colour = log odds minus the data set's mean."""
+    """Draw backbones x data sets: test score in percent, colour = log odds minus the data set's mean.
+
+    Backbones and data sets that nobody planned in this regime are left out.
+    """
     from matplotlib.figure import Figure
 
-    wide = table.matrix(regime)
+    rows, columns = table.in_regime(regime)
+    wide = table.matrix(regime).reindex(index=list(rows), columns=list(columns))
     spread = (wide - wide.mean(axis=0)).to_numpy()
-    size = (1.9 + 0.56 * len(table.datasets) + 0.9, 1.0 + 0.24 * len(table.backbones))
+    size = (1.9 + 0.56 * len(columns) + 0.9, 1.0 + 0.24 * len(rows))
     figure = Figure(figsize=(max(size[0], 3.4), max(size[1], 1.6)), layout="constrained")
     ax = figure.subplots()
     ax.grid(visible=False)
@@ -35,8 +39,8 @@ def heat_map(table: TransferTable, regime: Regime) -> Figure:
     limit = max(float(np.abs(finite).max()), 0.05) if finite.size else 1.0
     image = ax.imshow(np.ma.masked_invalid(spread), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
     _write_cells(ax, table, regime, spread / limit)
-    ax.set_xticks(range(len(table.datasets)), labels=table.datasets, rotation=35, ha="right")
-    ax.set_yticks(range(len(table.backbones)), labels=table.backbones)
+    ax.set_xticks(range(len(columns)), labels=columns, rotation=35, ha="right")
+    ax.set_yticks(range(len(rows)), labels=rows)
     ax.tick_params(length=0)
     ax.set_title(f"{REGIME_NAMES[regime]}: test score (%)")
     for spine in ax.spines.values():
@@ -50,8 +54,11 @@ def heat_map(table: TransferTable, regime: Regime) -> Figure:
 def _write_cells(ax: Axes, table: TransferTable, regime: Regime, shade: Any) -> None:
     """Write each cell's score, or the word for what it lacks."""
     cells = table.cells
+    rows, columns = table.in_regime(regime)
     for cell in cells[cells["regime"] == regime].to_dict("records"):
-        row, column = table.backbones.index(cell["backbone"]), table.datasets.index(cell["dataset"])
+        if cell["backbone"] not in rows or cell["dataset"] not in columns:
+            continue
+        row, column = rows.index(cell["backbone"]), columns.index(cell["dataset"])
         dark = math.isfinite(shade[row, column]) and abs(shade[row, column]) > 0.62
         words = cell_text(cell["value"], cell["status"], cell["clamped"])
         size = 6.5 if cell["status"] in ("complete", "partial") else 5.5

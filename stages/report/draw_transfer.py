@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.records import Regime
 from stages.report.logodds import log_odds
-from stages.report.style import look, padded, percent_axis
+from stages.report.style import columns_of, look, padded, percent_axis
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES, r_text
 
@@ -39,7 +39,8 @@ def transfer_figure(table: TransferTable, statistics: Mapping[str, Any]) -> Figu
     panels = {regime: mean_points(table, statistics, regime) for regime in table.regimes}
     if not any(panels.values()):
         return None
-    figure = Figure(figsize=(7.0, 2.75 + _legend_inches(table)), layout="constrained")
+    width = {1: 3.6, 2: 5.4}.get(len(panels), 7.0)
+    figure = Figure(figsize=(width, 2.75 + _legend_inches(table, width)), layout="constrained")
     every = [point for points in panels.values() for point in points]
     x_range = padded([p[2] for p in every])
     with_bars = [p[3] + s * (0 if math.isnan(p[4]) else p[4]) for p in every for s in (-1, 1)]
@@ -49,9 +50,10 @@ def transfer_figure(table: TransferTable, statistics: Mapping[str, Any]) -> Figu
         scatter(ax, points, statistics["regimes"][regime]["correlation"], x_range, y_range)
         ax.set_title(f"{REGIME_NAMES[regime]}\n{r_text(statistics['regimes'][regime]['correlation'])}")
         ax.set_xlabel("ImageNet top-1 (%)")
-    axes[0].set_ylabel("Transfer accuracy, mean of log odds (%)")
+    axes[0].set_ylabel("Transfer, mean of log odds (%)")
     drawn = {point[1] for point in every}
-    legend(figure, [name for name in table.backbones if name in drawn], table)
+    rings = any(statistics["regimes"][regime]["correlation"]["ties_with_best"] for regime in panels)
+    legend(figure, [name for name in table.backbones if name in drawn], table, rings)
     return figure
 
 
@@ -63,7 +65,7 @@ def dataset_figure(table: TransferTable, statistics: Mapping[str, Any], regime: 
     panels = {name: points for name, points in panels.items() if points}
     if not panels:
         return None
-    across = min(4, len(panels))
+    across = columns_of(len(panels))
     down = math.ceil(len(panels) / across)
     size = (7.0 * across / 4 if across > 2 else 2.4 * across + 0.4, 1.85 * down + 0.3 + _legend_inches(table))
     figure = Figure(figsize=size, layout="constrained")
@@ -128,7 +130,7 @@ def scatter(
         band = correlation["bootstrap"]["band"]
         ax.fill_between(band["x"], band["low"], band["high"], color="#4d4d4d", alpha=0.13, linewidth=0)
     percent_axis(ax, "x", *x_range, most=5)
-    percent_axis(ax, "y", *y_range)
+    percent_axis(ax, "y", *y_range, most=8)
 
 
 def legend(figure: Figure, names: list[str], table: TransferTable, rings: bool = False) -> None:
@@ -149,9 +151,9 @@ def _legend_columns(table: TransferTable, width: float = 7.0) -> int:
     return max(1, min(len(table.backbones), int(width * 17 / (longest + 5))))
 
 
-def _legend_inches(table: TransferTable) -> float:
-    """Height of the key."""
-    return 0.16 * math.ceil(len(table.backbones) / _legend_columns(table)) + 0.05
+def _legend_inches(table: TransferTable, width: float = 7.0) -> float:
+    """Height of the key, the line for the rings included."""
+    return 0.16 * math.ceil((len(table.backbones) + 1) / _legend_columns(table, width)) + 0.05
 
 
 def _or_nan(value: float | None) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from stages.report.rows import matrices
 from stages.report.table import TransferTable
 from stages.report.text import legend_lines
-from stages.report.words import answers, problems, remarks, summary
+from stages.report.words import compared, correlated, problems, remarks, summary
 
 
 def render_markdown(
@@ -41,8 +41,9 @@ def render_markdown(
     '# a\\|b'
     """
     sections = [
-        ("In short", answers(table, statistics)),
-        ("What to do", list(statistics["advice"])),
+        ("Which backbone", list(statistics["advice"])),
+        ("Does better ImageNet accuracy mean better transfer?", correlated(table, statistics)),
+        ("Regimes against each other", compared(statistics)),
         ("What this study is too small to show", list(limitations)),
         ("Read with care", remarks(table)),
     ]

@@ -10,14 +10,18 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from stages.errors import MissingExtraError
+from stages.report.captions import CAPTIONS
+from stages.report.dictionary import COLUMNS, DICTIONARY, WORDS
+from stages.report.overview import CORRELATION_HEADS, choices, mean_correlations, single_correlations
 from stages.report.panels import dataset_panels, mean_panels
 from stages.report.rows import comparison_rows, filled, matrices, readable, score_rows
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES, legend_lines
-from stages.report.words import answers, problems, remarks, summary
+from stages.report.words import compared, correlated, problems, remarks, summary
 
 _HERE = Path(__file__).parent
 _SECTIONS = (
@@ -26,6 +30,7 @@ _SECTIONS = (
     ("scores", "Scores"),
     ("datasets", "Data sets"),
     ("regimes", "Regimes"),
+    ("figures", "Figures"),
     ("cells", "Every score"),
     ("problems", "Missing and warnings"),
     ("method", "Method"),
@@ -43,6 +48,7 @@ def render_report(
     methods: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
     figures: Sequence[str] = (),
+    pictures: Mapping[str, bytes] = MappingProxyType({}),
 ) -> str:
     """Write the report of a joined table.
 
@@ -64,6 +70,8 @@ def render_report(
         Versions, study file, hashes, machine: shown as given.
     figures : sequence of str
         File names in the folder ``figures`` beside the page, to be linked.
+    pictures : mapping of str to bytes, optional
+        PNG files by name; those that the page does not draw itself are shown in it.
 
     Returns
     -------
@@ -86,14 +94,16 @@ def render_report(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    shown = _contents(table, statistics, details)
-    sections = [(i, name) for i, name in _SECTIONS if i != "regimes" or shown["comparisons"]]
+    shown = {**_contents(table, statistics, details), "pictures": _pictures(pictures)}
+    empty = {i for i, key in (("regimes", "comparisons"), ("figures", "pictures")) if not shown[key]}
+    sections = [(i, name) for i, name in _SECTIONS if i not in empty]
     return engine.get_template("report.html.j2").render(
         **shown,
         title=title,
         sections=sections,
         limitations=list(limitations),
         provenance=[(key, readable(value)) for key, value in (provenance or {}).items()],
+        version=_version(provenance or {}),
         methods=list((methods or {}).items()),
         files=list(figures),
         style=Markup(style),  # noqa: S704  (our own file)
@@ -114,7 +124,14 @@ def _contents(
     return {
         "summary": summary(table),
         "advice": statistics["advice"],
-        "answers": answers(table, statistics),
+        "correlated": correlated(table, statistics),
+        "compared": compared(statistics),
+        "choices": choices(table, statistics),
+        "correlation_heads": CORRELATION_HEADS,
+        "correlations": mean_correlations(statistics),
+        "single_correlations": single_correlations(table, statistics),
+        "words": WORDS,
+        "meanings": [("scores.csv, scores.parquet", COLUMNS), ("statistics.json", DICTIONARY)],
         "remarks": remarks(table),
         "backbones": table.backbones,
         "datasets": table.datasets,
@@ -129,8 +146,26 @@ def _contents(
         "columns": columns,
         "rows": rows,
         "problems": problems(table, details),
+        "unfinished": any(table.counts()[key] for key in ("failed", "missing", "partial")),
+        "ringed": any(part["correlation"]["ties_with_best"] for part in statistics["regimes"].values()),
         "definitions": [*_rules(statistics), *statistics["definitions"].items()],
     }
+
+
+def _pictures(files: Mapping[str, bytes]) -> list[tuple[str, str, str, str]]:
+    """Title, caption, name of the PDF and data address of each figure that is shown as a picture."""
+    found = []
+    for stem, (title, caption) in CAPTIONS.items():
+        if f"{stem}.png" in files:
+            data = base64.b64encode(files[f"{stem}.png"]).decode()
+            found.append((title, caption, f"{stem}.pdf", f"data:image/png;base64,{data}"))
+    return found
+
+
+def _version(provenance: Mapping[str, Any]) -> str:
+    """The tool's version, where it is known."""
+    versions = provenance.get("versions")
+    return str(versions.get("penultimate", "")) if isinstance(versions, Mapping) else ""
 
 
 def _rules(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from stages.report.pairwise import holm
+from stages.report.pairwise import LEVEL, holm
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,38 @@ def paired_tests(wide: pd.DataFrame) -> list[PairedTest]:
         test if test.p_value is None else PairedTest(**{**test.__dict__, "p_holm": float(next(corrected))})
         for test in found
     ]
+
+
+def close_to_best_mean(
+    tests: Iterable[PairedTest], means: Mapping[str, float]
+) -> tuple[str | None, list[str] | None]:
+    """Return the backbone with the highest mean, and those that the data sets cannot tell from it.
+
+    Parameters
+    ----------
+    tests : iterable of PairedTest
+        Of one regime.
+    means : mapping of str to float
+        Mean log odds of each backbone that has one.
+
+    Returns
+    -------
+    tuple of str or None and list of str or None
+        The best (None without two means), and every backbone, the best among them, whose raw p against the
+        best exceeds 0.05, or which equals it on every data set; None where nothing was tested against it.
+    """
+    if len(means) < 2:
+        return None, None
+    best = max(means, key=lambda name: means[name])
+    against = {t.second if t.first == best else t.first: t for t in tests if best in (t.first, t.second)}
+    if not against:
+        return best, None
+    return best, [n for n in means if n == best or (n in against and _undecided(against[n]))]
+
+
+def _undecided(test: PairedTest) -> bool:
+    """Whether the test cannot tell the two apart; where it has no p-value, whether they are equal."""
+    return test.mean == 0 if test.p_value is None else test.p_value > LEVEL
 
 
 def _test(first: str, second: str, difference: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PairedTest:

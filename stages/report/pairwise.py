@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.errors import JoinError
+from stages.errors import InputError, JoinError
 from stages.metrics import evaluate
 from stages.records import Metric, Progress, Regime
 from stages.report.exchange import mcnemar, per_class_exchange
-from stages.report.predictions import Predictions, comparable
+from stages.report.predictions import Predictions, comparable, named
 from stages.report.rank_exchange import rank_exchange
 
 DRAWS = 100_000
@@ -76,9 +76,8 @@ def test_pairs(
     Raises
     ------
     JoinError
-        If models of one data set were scored on different images, or the metric is not known.
-    InputError
-        If scores are NaN or do not fit their labels.
+        If models of one data set were scored on different images, the metric is not known, or scores are
+        NaN or do not fit their labels.
 
     Notes
     -----
@@ -91,7 +90,7 @@ def test_pairs(
     for (dataset, _), models in groups.items():
         if dataset not in metrics:
             raise JoinError(f"{dataset}: its metric is not known, so its models cannot be compared: state it")
-        values = [evaluate(metrics[dataset], one.labels, one.scores) for one in models]
+        values = [_value(metrics[dataset], one) for one in models]
         raw = []
         for i, j in combinations(range(len(models)), 2):
             pair = models[i], models[j]
@@ -102,6 +101,14 @@ def test_pairs(
         corrected = holm([test.p_value for test in raw])
         found += [replace(test, p_holm=float(p)) for test, p in zip(raw, corrected, strict=True)]
     return found
+
+
+def _value(metric: Metric, one: Predictions) -> float:
+    """The model's score, or an error that names where its predictions come from."""
+    try:
+        return evaluate(metric, one.labels, one.scores)
+    except InputError as error:
+        raise JoinError(f"{named(one)}: {error}: move the result away and run the job again") from error
 
 
 test_pairs.__test__ = False  # type: ignore[attr-defined]  # a runner that collects by name leaves it alone

@@ -73,8 +73,8 @@ def _seed(one: Predictions) -> int:
     return -1 if one.seed is None else one.seed
 
 
-def _name(one: Predictions) -> str:
-    """A model and its source, for messages."""
+def named(one: Predictions) -> str:
+    """Return the model and its source, for messages."""
     return f"{one.backbone} / {one.dataset} / {one.regime} ({one.source or 'no source'})"
 
 
@@ -82,9 +82,9 @@ def _check(one: Predictions) -> None:
     """Refuse arrays that do not fit each other."""
     if not len(one.ids) == len(one.labels) == len(one.scores) or one.scores.ndim != 2:
         shapes = f"{len(one.ids)} ids, labels {one.labels.shape}, scores {one.scores.shape}"
-        raise JoinError(f"{_name(one)}: {shapes} do not fit: run the job again")
+        raise JoinError(f"{named(one)}: {shapes} do not fit: run the job again")
     if len(set(one.ids)) != len(one.ids):
-        raise JoinError(f"{_name(one)}: two test rows have the same id: run the job again")
+        raise JoinError(f"{named(one)}: two test rows have the same id: run the job again")
 
 
 def _aligned(one: Predictions, first: Predictions) -> Predictions:
@@ -92,7 +92,7 @@ def _aligned(one: Predictions, first: Predictions) -> Predictions:
     if one.ids != first.ids:
         at = {name: row for row, name in enumerate(one.ids)}
         if set(at) != set(first.ids):
-            raise JoinError(f"{_name(one)} and {_name(first)}: scored on different images: run one again")
+            raise JoinError(f"{named(one)} and {named(first)}: scored on different images: run one again")
         rows = np.array([at[name] for name in first.ids])
         one = Predictions(
             one.backbone,
@@ -105,5 +105,5 @@ def _aligned(one: Predictions, first: Predictions) -> Predictions:
             one.source,
         )
     if one.labels.shape != first.labels.shape or not np.array_equal(one.labels, first.labels):
-        raise JoinError(f"{_name(one)} and {_name(first)}: scored on different labels: run one again")
+        raise JoinError(f"{named(one)} and {named(first)}: scored on different labels: run one again")
     return one

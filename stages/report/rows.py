@@ -78,8 +78,9 @@ def matrices(table: TransferTable, statistics: Mapping[str, Any]) -> list[Matrix
 
 
 def _matrix(table: TransferTable, statistics: Mapping[str, Any], regime: Regime) -> Matrix:
-    """One regime."""
+    """One regime: its backbones and data sets, those that nobody planned there left out."""
     wide = table.matrix(regime)
+    backbones, datasets = table.in_regime(regime)
     spread = (wide - wide.mean(axis=0)).to_numpy()
     finite = np.abs(spread[np.isfinite(spread)])
     limit = max(float(finite.max()), 0.05) if finite.size else 1.0
@@ -92,13 +93,16 @@ def _matrix(table: TransferTable, statistics: Mapping[str, Any], regime: Regime)
     means, singles = part["means"], part["per_dataset"]
     rows = []
     for i, name in enumerate(table.backbones):
+        if name not in backbones:
+            continue
         middle = [
             _score_entry(found[name, dataset], spread[i, j] / limit, singles[dataset])
             for j, dataset in enumerate(table.datasets)
+            if dataset in datasets
         ]
         top1 = _percent(table.imagenet_top1[name])
         rows.append(Row(i, name, (top1, _mean_entry(means.get(name)), *middle)))
-    return Matrix(REGIME_NAMES[regime], ("ImageNet", "mean", *table.datasets), tuple(rows))
+    return Matrix(REGIME_NAMES[regime], ("ImageNet", "mean", *datasets), tuple(rows))
 
 
 def _score_entry(cell: Mapping[Any, Any], shade: float, single: Mapping[str, Any]) -> Entry:
@@ -119,7 +123,7 @@ def _mean_entry(mean: Mapping[str, Any] | None) -> Entry:
     """The mean over data sets, with its bar in log odds as a hint."""
     if mean is None:
         return Entry("-", "", shade="none", hint="no mean: a score is missing")
-    bar = "no bar" if mean["bar"] is None else f"bar {mean['bar']:.3f}"
+    bar = "bar not defined" if mean["bar"] is None else f"bar {mean['bar']:.3f}"
     hint = f"mean log odds {mean['mean_log_odds']:.3f}, {bar}"
     return Entry(f"{100 * mean['as_fraction']:.1f}", repr(mean["mean_log_odds"]), hint=hint)
 

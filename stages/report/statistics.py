@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,9 +16,9 @@ from stages.report.advice import advice
 from stages.report.averages import Averages, MissingRule, averages
 from stages.report.comparison import compare_regimes
 from stages.report.correlation import Correlation, correlate
-from stages.report.dictionary import DEFINITIONS, DICTIONARY
+from stages.report.dictionary import COLUMNS, DEFINITIONS, DICTIONARY
 from stages.report.logodds import fraction, log_odds
-from stages.report.paired import paired_tests
+from stages.report.paired import PairedTest, close_to_best_mean, paired_tests
 from stages.report.pairwise import PairTest, ties_with_best
 from stages.report.resampling import DRAWS, bootstrap, leave_one_out
 from stages.report.table import TransferTable
@@ -73,6 +73,7 @@ def statistics(
         "pairs": [asdict(pair) for pair in pairs],
         "notes": list(table.notes),
         "dictionary": DICTIONARY,
+        "scores_columns": COLUMNS,
     }
     found["advice"] = advice(table, found)
     return {key: plain(value) for key, value in found.items()}
@@ -93,22 +94,26 @@ class _Regime:
         """Everything that is stated about the regime."""
         wide = self.table.matrix(self.regime)
         over = averages(wide, self.missing)
+        tests = paired_tests(wide)
         return {
             "rule": over.rule,
             "datasets": over.datasets,
             "means": _means(over),
             "left_out": [name for name in wide.index if name not in over.means.index],
-            "correlation": self._overall(over),
+            "correlation": self._overall(over, tests),
             "per_dataset": {str(name): self._dataset(wide[name].dropna()) for name in wide.columns},
-            "paired_t_tests": [asdict(test) for test in paired_tests(wide)],
+            "paired_t_tests": [asdict(test) for test in tests],
         }
 
-    def _overall(self, over: Averages) -> dict[str, Any]:
-        """The correlation with the mean over data sets."""
+    def _overall(self, over: Averages, tests: Sequence[PairedTest]) -> dict[str, Any]:
+        """The correlation with the mean over data sets, the best mean, and those that tie with it."""
         found, x, y = self._correlation(over.means)
         if len(over.datasets) < 2:
             found = Correlation(found.models, "not defined", "fewer than 2 data sets")
-        told = {**asdict(found), "text": found.text(), "bootstrap": None, "leave_one_dataset_out": None}
+        best, kept = close_to_best_mean(tests, {str(n): float(v) for n, v in over.means.items()})
+        told = {**asdict(found), "text": found.text(), "best": best, "ties_with_best": kept}
+        told["not_tested"] = _not_tested(best, over.means.index, tests)
+        told |= {"bootstrap": None, "leave_one_dataset_out": None}
         if found.verdict != "defined":
             return told
         told["bootstrap"] = bootstrap(x, y, draws=self.draws, seed=self.seed)
@@ -126,6 +131,7 @@ class _Regime:
             "text": found.text(),
             "best": None,
             "ties_with_best": None,
+            "not_tested": [],
             "bootstrap": None,
         }
         if found.verdict == "defined":
@@ -136,6 +142,7 @@ class _Regime:
             best, kept = ties_with_best(tests, values)
             tested = any(best in (test.first, test.second) for test in tests)
             told |= {"best": best, "ties_with_best": kept if tested else None}
+            told["not_tested"] = _not_tested(best, column.index, tests)
         return told
 
     def _top1(self, name: object) -> float | None:
@@ -151,6 +158,14 @@ class _Regime:
         if found.verdict != "defined" and len(both) < len(y):
             found = replace(found, reason=f"{found.reason} with a known ImageNet top-1")
         return found, x, values
+
+
+def _not_tested(
+    best: str | None, names: Iterable[object], tests: Sequence[PairedTest] | Sequence[PairTest]
+) -> list[str]:
+    """The backbones that no test compared with the best."""
+    compared = {name for t in tests if best in (t.first, t.second) for name in (t.first, t.second)}
+    return [str(name) for name in names if best is not None and name != best and name not in compared]
 
 
 def _means(over: Averages) -> dict[str, dict[str, float]]:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 """Okabe and Ito (2008), without yellow and with grey for black."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+CELL_COLOURS = (
+    *COLOURS, "#882255", "#999933", "#332288", "#b2df8a", "#8b4513",
+)  # fmt: skip
+"""Of data sets where the marker is taken: twelve, the last five after Tol's and Brewer's sets."""
+CELL_MARKERS = (*MARKERS, "<", ">", "p", "h")
 REGIME_COLOURS = {"linear_probe": "#0072b2", "fine_tune": "#d55e00", "from_scratch": "#4d4d4d"}
 
 RC: Any = {
@@ -63,9 +68,48 @@ def look(index: int) -> dict[str, Any]:
     }
 
 
+def cell_look(dataset: int, backbone: int) -> dict[str, Any]:
+    """Return the look of one cell's point: colour of the data set, marker of the backbone.
+
+    Twelve colours; twelve markers, hollow for the second twelve backbones.
+    """
+    colour = CELL_COLOURS[dataset % len(CELL_COLOURS)]
+    hollow = backbone // len(CELL_MARKERS) % 2 == 1
+    return {
+        "marker": CELL_MARKERS[backbone % len(CELL_MARKERS)],
+        "markerfacecolor": "none" if hollow else colour,
+        "markeredgecolor": colour,
+        "markeredgewidth": 0.9 if hollow else 0.0,
+    }
+
+
 def percent_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return round percentages whose log odds lie in [low, high], coarse first, at most about ``most``."""
+    """Return round percentages whose log odds lie in [low, high], at most about ``most``.
+
+    One step throughout where that leaves three or more of them apart, the coarsest such; else a mixture.
+    """
     gap = (high - low) / most
+    for step in _STEPS:
+        regular = [float(p) for p in np.arange(step, 100 - step / 2, step).round(4)]
+        inside = [(p, at) for p in regular if low <= (at := float(log_odds(p / 100))) <= high]
+        if len(inside) >= 3 and min(np.diff([at for _, at in inside])) >= gap:
+            return _with_tails([p for p, _ in inside], low, high, gap)
+    return _mixed_ticks(low, high, gap, most)
+
+
+def _with_tails(ticks: list[float], low: float, high: float, gap: float) -> list[float]:
+    """The ticks, and beyond their ends the round percentages near 0 and 100 that are as far apart."""
+    kept = list(ticks)
+    for percent in sorted([*_TAILS, *(100 - t for t in _TAILS)], key=lambda p: abs(p - 50)):
+        at = float(log_odds(percent / 100))
+        outside = not ticks[0] <= percent <= ticks[-1]
+        if outside and low <= at <= high and all(abs(at - float(log_odds(k / 100))) >= gap for k in kept):
+            kept.append(percent)
+    return sorted(kept)
+
+
+def _mixed_ticks(low: float, high: float, gap: float, most: int) -> list[float]:
+    """Round percentages of several steps, for ranges over which log odds bend too much for one step."""
     kept: list[float] = []
     for step in _STEPS:
         inner = np.arange(step, 100 - step / 2, step)
@@ -89,6 +133,11 @@ def percent_axis(axes: Axes, which: str, low: float, high: float, most: int = 6)
     axis.set_ticks(at, labels=[f"{tick:g}" for tick in ticks])
 
 
+def columns_of(panels: int) -> int:
+    """Return how many panels of a figure stand beside each other: four at most, few places left empty."""
+    return panels if panels <= 4 else (3 if panels in (5, 6, 9) else 4)
+
+
 def padded(values: Any, share: float = 0.08, least: float = 0.1) -> tuple[float, float]:
     """Return the range of the finite values with a margin on both sides."""
     array = np.asarray(values, dtype=float)
@@ -105,11 +154,15 @@ def as_percent(x: float) -> float:
 
 def save(figure: Figure) -> tuple[bytes, bytes]:
     """Return (PDF, PNG) without dates, so that the same table gives the same bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
     figure.set_dpi(PNG_DPI)  # text is measured as it will be drawn
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once: the layout takes most of the time
     pdf, png = io.BytesIO(), io.BytesIO()
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
-    figure.savefig(pdf, format="pdf", metadata=undated)
-    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    # The canvases' own methods draw once each, where savefig draws twice.
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    FigureCanvasPdf(figure).print_pdf(pdf, metadata=undated)  # type: ignore[no-untyped-call]
     return pdf.getvalue(), png.getvalue()

@@ -120,6 +120,14 @@ class TransferTable:
         wide = part.pivot_table(index="backbone", columns="dataset", values=column, dropna=False)
         return wide.reindex(index=list(self.backbones), columns=list(self.datasets)).astype(float)
 
+    def in_regime(self, regime: Regime) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the backbones and the data sets with a planned or delivered cell of a regime."""
+        part = self._cells[(self._cells["regime"] == regime) & (self._cells["status"] != "not planned")]
+        backbones, datasets = set(part["backbone"]), set(part["dataset"])
+        return tuple(b for b in self.backbones if b in backbones), tuple(
+            d for d in self.datasets if d in datasets
+        )
+
     def counts(self) -> dict[str, int]:
         """Return how many cells have each status, and how many are clamped."""
         statuses = self._cells["status"].value_counts()

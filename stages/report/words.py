@@ -37,11 +37,15 @@ def summary(table: TransferTable) -> str:
     return f"{size}: {_count(done, 'cell')} with a score{rest}."
 
 
-def answers(table: TransferTable, statistics: Mapping[str, Any]) -> list[str]:
-    """Return the findings: r of every regime with how much it hangs on single data sets, regimes compared."""
+def correlated(table: TransferTable, statistics: Mapping[str, Any]) -> list[str]:
+    """Return r of every regime, and how much it hangs on single data sets."""
     spread = [line for regime in table.regimes if (line := _spread(statistics, regime))]
-    compared = [_compared(c) for c in statistics["regime_comparisons"]]
-    return [*correlation_lines(statistics), *spread, *compared]
+    return [*correlation_lines(statistics), *spread]
+
+
+def compared(statistics: Mapping[str, Any]) -> list[str]:
+    """Return the comparisons of the regimes."""
+    return [_compared(c) for c in statistics["regime_comparisons"]]
 
 
 def _spread(statistics: Mapping[str, Any], regime: str) -> str | None:
@@ -72,15 +76,21 @@ def remarks(table: TransferTable) -> list[str]:
 
 def problems(table: TransferTable, details: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return every cell without a score, every note of the join and every warning of a job."""
-    return [*_open_cells(table), *_rules(table), *table.notes, *_warnings(details)]
+    return [*_open_cells(table, details), *_rules(table), *table.notes, *_warnings(details)]
 
 
-def _open_cells(table: TransferTable) -> Iterator[str]:
-    """One line per cell that lacks something."""
+def _open_cells(table: TransferTable, details: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """One line per cell that lacks something, with the reason where one is known."""
+    reasons = {
+        tuple(detail.get(key) for key in ("backbone", "dataset", "regime")): f" ({detail['reason']})"
+        for detail in details
+        if detail.get("reason")
+    }
     for cell in table.cells.to_dict("records"):
         where = f"{cell['backbone']} on {cell['dataset']}, {REGIME_NAMES[cell['regime']]}"
         if cell["status"] in ("failed", "diverged", "missing"):
-            yield f"{where}: {cell['status']}"
+            why = reasons.get((cell["backbone"], cell["dataset"], cell["regime"]), "")
+            yield f"{where}: {cell['status']}{why}"
         elif cell["status"] == "partial":
             yield f"{where}: {cell['seeds_complete']} of {cell['seeds_planned']} seeds"
 

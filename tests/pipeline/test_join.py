@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cache import sha256_of
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.join import join_state
@@ -92,6 +94,19 @@ def test_scores_of_others_that_make_no_sense_are_refused(joined, workshop, text:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_row_with_a_source_of_its_own_is_found_again_in_its_file(joined, workshop) -> None:
+    lines = "backbone,dataset,regime,metric,value,source\nnet,colours,linear_probe,top_1,0.5,Table 3\n"
+    (workshop.folder / "theirs.csv").write_text(lines, encoding="utf-8")
+    study = joined(scores=["theirs.csv"])
+    run(study, ("join",))
+    assert {row["backbone"]: row["source"] for row in rows_of(study)}["net"] == "Table 3 (theirs.csv)"
+    (workshop.folder / "theirs.csv").write_text(lines.replace("top_1", "mean_per_class"), encoding="utf-8")
+    with pytest.raises(
+        JoinError, match=r"results/linear_probe.* and mean_per_class in Table 3 \(theirs\.csv\)"
+    ):
+        run(study, ("join",))
+
+
 def test_a_missing_file_of_scores_is_named(joined) -> None:
     with pytest.raises(JoinError, match=r"nowhere\.csv"):
         run(joined(scores=["nowhere.csv"]), ("join",))
@@ -121,7 +136,8 @@ def test_the_page_tells_how_scores_were_come_by(joined, workshop) -> None:
     run(study, ("join",))
     page = (study.output / "report.html").read_text(encoding="utf-8")
     assert "2-fold stratified cross-validation" in page
-    assert "to reproduce" in page
+    assert "To reproduce" in page
+    assert "study file, sha256" in page
     told = methods(workshop.load({"fine_tune": {"budget": "paper"}, "probe": {"enabled": False}}))
     assert list(told) == ["fine-tuned"]
     for words in ("20000 steps", "batch 256", "7 learning rates (0.0001 to 0.1)", "8 weight decays c (0 to"):
@@ -148,3 +164,105 @@ def test_published_scores_are_read_and_drawn(joined, workshop) -> None:
     (workshop.folder / "best.csv").write_text("dataset,value\ncolours,97\n")
     with pytest.raises(JoinError, match="line 2: 97 is no fraction"):
         run(study, ("join",))
+
+
+def rewrite(study: Study, change: Callable[[dict[str, Any]], None], attempt: int = 1) -> Path:
+    """Write the probe's record anew, changed and with a digest that fits, as this or another attempt."""
+    (old,) = (study.output / "results" / "linear_probe").glob("*.a1.json")
+    path = old.with_name(old.name.replace(".a1.", f".a{attempt}."))
+    body = json.loads(old.read_text(encoding="utf-8"))
+    body.pop("digest")
+    change(body)
+    body["digest"] = sha256_of(body)
+    for beside in old.parent.glob(old.name.replace(".json", ".*")):
+        if attempt != 1 and beside.suffix != ".json":
+            shutil.copy(beside, path.with_suffix(beside.suffix))
+    path.write_text(json.dumps(body), encoding="utf-8")
+    return path
+
+
+def set_value(value: object) -> Callable[[dict[str, Any]], None]:
+    def change(body: dict[str, Any]) -> None:
+        body["columns"]["value"] = body["result"]["value"] = value
+
+    return change
+
+
+def test_two_attempts_that_disagree_are_named(joined) -> None:
+    """Same job, same ingredients, two whole results: nobody can say which one counts."""
+    study = joined()
+    again = rewrite(study, lambda body: None, attempt=2)
+    run(study, ("join",))  # they say the same
+    rewrite(study, set_value(0.123), attempt=3)
+    with pytest.raises(
+        JoinError, match=r"value is .* in results/linear_probe/.*\.a1\.json and 0\.123 in .*\.a3"
+    ):
+        run(study, ("join",))
+    for name in (again.name.replace(".a2.", ".a3."), again.name):
+        for file in again.parent.glob(name.replace(".json", ".*")):
+            file.unlink()
+    run(study, ("join",))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (set_value("much"), "value is 'much': it must be a number"),
+        (lambda body: body["columns"].update(n_test=0), "n_test is 0"),
+        (lambda body: body["columns"].update(backbone=["x"]), "it must be text"),
+        (lambda body: body["result"].pop("selection"), "KeyError: 'selection'"),
+        (lambda body: body["result"].update(selection=[{"l2_lambda": 1}]), "TypeError"),
+        (lambda body: body["result"].update(l2_lambda=0), "needs positive lambdas"),
+        (lambda body: body["result"].update(extras=[1, 2]), "AttributeError"),
+        (lambda body: body["result"].update(warnings=5), "TypeError"),
+    ],
+)
+def test_results_that_make_no_sense_are_named(joined, change, words: str) -> None:
+    study = joined(limitations=["joined anew"])
+    rewrite(study, change)
+    with pytest.raises((JoinError, StudyError)) as caught:
+        run(study, ("join",))
+    assert words in str(caught.value)
+    assert ".a1.json" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_value_at_the_end_of_the_scale_is_clamped_and_said(joined) -> None:
+    study = joined(limitations=["joined anew"])
+    rewrite(study, set_value(1.0))
+    outcome = run(study, ("join",))
+    assert outcome.joined.statistics["cells"]["clamped"] == 1
+    assert "clamped to stay finite" in (study.output / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_broken_memory_of_tests_or_statistics_is_made_anew(joined) -> None:
+    study = joined(limitations=["joined anew"])
+    run(study, ("join",))
+    (study.output / "pairs.json").write_text('{"key": [{"dataset": 3}]}', encoding="utf-8")
+    (study.output / "statistics.json").write_text('{"half', encoding="utf-8")
+    assert run(study, ("join",)).joined.statistics["cells"]["complete"] == 1
+    assert json.loads((study.output / "statistics.json").read_text())["cells"]["complete"] == 1
+
+
+def test_the_page_has_certificate_and_cache_keys(joined) -> None:
+    study = joined(limitations=["joined anew"])
+    run(study, ("join",))
+    page = (study.output / "report.html").read_text(encoding="utf-8")
+    (record,) = (study.output / "results" / "linear_probe").glob("*.a1.json")
+    body = json.loads(record.read_text(encoding="utf-8"))
+    assert f"train {body['result']['entries']['train'][:12]}" in page
+    assert "above its optimum" in page
+    assert "<dt>seconds</dt>" in page
+
+
+def test_a_bare_name_of_others_has_no_imagenet_accuracy_of_ours(joined, workshop) -> None:
+    """resnet50 has one default tag here and another elsewhere; "pretrained" is this tool's own word."""
+    lines = (
+        "resnet50,colours,linear_probe,top_1,0.75,,\nresnet34,colours,linear_probe,top_1,0.7,pretrained,\n"
+    )
+    (workshop.folder / "theirs.csv").write_text(THEIRS + lines, encoding="utf-8")
+    study = joined(scores=["theirs.csv"])
+    run(study, ("join",))
+    known = {row["backbone"]: row["imagenet_top1"] for row in rows_of(study)}
+    assert known["resnet50"] == ""
+    assert float(known["resnet34"]) > 0.7

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from stages.report import join_scores
+from stages.report.figures import render_figures
 from stages.report.page import render_report
 from stages.report.pairwise import test_pairs as run_tests
 from stages.report.predictions import Predictions
@@ -127,7 +128,7 @@ class Browser:
                 found.append(json.dumps(params))
             elif method == "Network.requestWillBeSent":
                 address = params["request"]["url"]
-                if not address.startswith(("file:", "about:")):
+                if not address.startswith(("file:", "about:", "data:")):
                     found.append(address)
         return found
 
@@ -218,7 +219,11 @@ def test_the_full_page_opens_quickly_and_quietly(page, full_page, tmp_path, widt
     assert path.stat().st_size < 8e6
     assert page.trouble() == []
     assert page.run("document.documentElement.scrollWidth") <= width
-    assert page.run("performance.getEntriesByType('navigation')[0].duration") < 10_000
+    loads = [page.run("performance.getEntriesByType('navigation')[0].duration")]
+    for _ in range(2):  # somebody else may have the processor for a while
+        page.open(path, width)
+        loads.append(page.run("performance.getEntriesByType('navigation')[0].duration"))
+    assert min(loads) < 2000
     page.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000
     assert seconds < 30
@@ -304,6 +309,38 @@ def test_hostile_names_execute_nothing(page, make_study, make_row, tmp_path):
     )
     chips = page.run("[...document.querySelectorAll('.chip')].map(c => c.textContent.trim())")
     assert sorted(chips) == sorted(HOSTILE)
+
+
+def test_pictures_are_shown_in_the_page(page, make_study, tmp_path):
+    table = join_scores(make_study(3, 3))
+    figures = render_figures(table, statistics(table))
+    page.open(written(tmp_path, table, pictures=figures), 390)
+    assert page.trouble() == []
+    widths = page.run("[...document.querySelectorAll('img')].map(i => i.naturalWidth)")
+    assert len(widths) == 3
+    assert min(widths) > 300
+    page.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert page.run("document.documentElement.scrollWidth") <= 390
+
+
+def test_details_open_beside_the_backbone(page, make_study, tmp_path):
+    detail = {"backbone": "net_01", "dataset": "set_00", "regime": "linear_probe", "cache keys": "train 64b9"}
+    page.open(written(tmp_path, join_scores(make_study(3, 2)), details=[detail]), 1400)
+    page.mouse("#all details summary", "click")
+    assert "64b9" in page.run("document.querySelector('#all details[open] dd').textContent")
+
+
+def test_in_print_nothing_scrolls(page, make_study, tmp_path):
+    page.open(written(tmp_path, join_scores(make_study(16, 12))), 1030)  # A4 across
+    page.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        style = "getComputedStyle(document.querySelector('.tall'))"
+        assert page.run(f"[{style}.maxHeight, {style}.overflowY]") == ["none", "visible"]
+        assert page.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+        assert page.run("document.documentElement.scrollWidth") <= 1030
+    finally:
+        page.call("Emulation.setEmulatedMedia", media="")
+    assert len(page.call("Page.printToPDF", printBackground=True)["data"]) > 10_000
 
 
 def test_ties_with_the_best_are_ringed(page, make_study, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import rc_context
 
 from stages.records import Score
-from stages.report import join_scores
+from stages.report import join_scores, read_scores
 from stages.report.correlation import correlate
 from stages.report.draw_transfer import dataset_figure, transfer_figure
 from stages.report.logodds import fraction, log_odds
@@ -103,23 +103,28 @@ def test_the_papers_figure_is_drawn(means):
     assert png.startswith(b"\x89PNG")
 
 
-def test_published_scores_make_a_report_as_foreign_rows():
+def test_published_scores_make_a_report_as_foreign_rows(tmp_path):
     known = {row["model"]: float(row["top1"]) / 100 for row in rows_of("imagenet_top1_timm.csv")}
     metrics = {row["dataset"]: row["metric"] for row in rows_of("paper_datasets.csv")}
-    rows = []
-    for line in rows_of("published_transfer.csv"):
-        top1 = known.get(f"{line['backbone'].split()[0]}.tv_in1k")
-        for dataset, metric in metrics.items():
-            if line[dataset]:
-                value, regime = float(line[dataset]) / 100, line["regime"]
-                source = f"published_transfer.csv: {line['source']}"
-                variant = line["source"].split()[0]
-                rows.append(score(line["backbone"], dataset, regime, value, top1, source, metric, variant))
-    table = join_scores(rows)
+    columns = "backbone,variant,dataset,regime,metric,value,imagenet_top1,source".split(",")
+    with (tmp_path / "published.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for line in rows_of("published_transfer.csv"):
+            top1 = known.get(f"{line['backbone'].split()[0]}.tv_in1k", "")
+            source = f"published_transfer.csv: {line['source']}"
+            for dataset, metric in metrics.items():
+                if line[dataset]:
+                    cell = [line["backbone"], line["source"].split()[0], dataset, line["regime"], metric]
+                    writer.writerow([*cell, float(line[dataset]) / 100, top1, source])
+    table = join_scores(read_scores(tmp_path / "published.csv"))
     found = statistics(table)
-    assert len(table.scores) > 50
+    assert len([s for s in table.scores if s.value is not None]) == 80
     assert set(table.datasets) == set(metrics)
-    assert found["regimes"]["linear_probe"]["means"]
+    part = found["regimes"]["linear_probe"]
+    assert len(part["means"]) == 4  # the fifth lacks four data sets
+    assert part["correlation"]["verdict"] == "defined"
     page = render_report(table, found, title="Published scores")
     assert "published_transfer.csv" in page
     assert len(dataset_figure(table, found, "linear_probe").axes) == 12
+    assert transfer_figure(table, found) is not None

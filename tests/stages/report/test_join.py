@@ -47,6 +47,13 @@ def test_cells_tell_what_became_of_them(make_row):
     }
 
 
+def test_a_regime_knows_what_was_planned_in_it(make_row):
+    rows = [make_row(), make_row(backbone="net_b", dataset="dtd", regime="fine_tune", imagenet_top1=None)]
+    table = join_scores(rows, expected=[("net_a", "sun", "linear_probe", None)])
+    assert table.in_regime("linear_probe") == (("net_a",), ("sun", "pets"))
+    assert table.in_regime("fine_tune") == (("net_b",), ("dtd",))
+
+
 def test_every_planned_cell_is_a_row_of_the_frame(make_row):
     planned = [("net_a", "pets", "fine_tune", s) for s in (0, 1)] + [("net_b", "pets", "fine_tune", 0)]
     table = join_scores([make_row(regime="fine_tune", seed=1)], expected=planned)
@@ -105,6 +112,16 @@ def test_a_variant_keeps_two_backbones_of_one_name_apart(make_row):
         ({"backbone": ""}, "must not be empty"),
         ({"value": 1.0, "n_test": None}, "add n_test"),
         ({"value": 0.0, "n_test": None}, "add n_test"),
+        ({"value": "0.8"}, "value is '0.8': it must be a number"),
+        ({"value": True}, "it must be a number"),
+        ({"n_test": "200"}, "n_test is '200': it must be a whole number"),
+        ({"seed": 1.5}, "it must be a whole number"),
+        ({"backbone": 5}, "backbone is 5: it must be text"),
+        ({"weights": None}, "weights is None: it must be text"),
+        ({"n_train": -1}, "cannot be negative"),
+        ({"l2_lambda": 0.0}, "l2_lambda is 0.0: give a positive number"),
+        ({"learning_rate": float("inf")}, "give a positive number"),
+        ({"weight_decay": float("nan")}, "give a number from 0 on"),
     ],
 )
 def test_a_row_that_makes_no_sense_is_named(make_row, changes, message):

@@ -14,6 +14,7 @@ from stages.report.figures import render_figures
 from stages.report.files import scores_parquet
 from stages.report.logodds import log_odds
 from stages.report.markdown import render_markdown
+from stages.report.overview import choices, mean_correlations, single_correlations
 from stages.report.page import render_report
 from stages.report.statistics import statistics
 from stages.report.style import look, percent_ticks
@@ -196,3 +197,59 @@ def test_markdown_has_the_tables_and_leaves_names_as_they_are(make_study):
     assert len(lines) == 2 + 4
     assert {len(line.replace(r"\|", "").split("|")) for line in lines} == {7}
     assert text.count("**") == 4
+
+
+def test_a_newcomer_finds_words_choices_and_correlations(make_study):
+    table = join_scores(make_study(5, 3))
+    text = html.unescape(rendered(table, provenance={"versions": {"penultimate": "9.9"}}))
+    for words in ("What the words mean", "doubles them", "Spearman", "95 % interval (bootstrap)"):
+        assert words in text
+    assert "To reproduce" in text
+    assert "made by penultimate 9.9" in text
+    assert "mean over data sets" in text
+    assert "regimes.*.correlation.spearman" in text  # the data dictionary
+    assert "(not tested)" in text
+
+
+def test_choices_name_the_best_and_who_ties(make_study):
+    table = join_scores(make_study(4, 5, PROBE))
+    found = statistics(table)
+    lines = {line.name: line.cells for line in choices(table, found)}
+    best = max(found["regimes"]["linear_probe"]["means"].items(), key=lambda item: item[1]["mean_log_odds"])
+    assert lines["mean over data sets"][0].startswith(f"{best[0]} {100 * best[1]['as_fraction']:.1f}")
+    values = table.matrix("linear_probe", "value")["set_02"]
+    assert lines["set_02"] == (f"{values.idxmax()} {100 * values.max():.1f} (not tested)",)
+    assert choices(join_scores(make_study(1, 2)), found) == []
+
+
+def test_correlations_are_shown_with_both_intervals(make_study):
+    table = join_scores(make_study(6, 4, PROBE))
+    found = statistics(table)
+    told = found["regimes"]["linear_probe"]["correlation"]
+    (line,) = mean_correlations(found)
+    low, high = told["bootstrap"]["interval"]
+    assert line.cells[:2] == ("6", f"{told['pearson']:.2f}")
+    assert line.cells[3] == f"{low:.2f} to {high:.2f}"
+    ((_, lines),) = single_correlations(table, found)
+    assert [line.name for line in lines] == list(table.datasets)
+    few = join_scores(make_study(3, 3, PROBE))
+    assert mean_correlations(statistics(few))[0].cells[1] == "not informative: only 3 backbones"
+
+
+def test_figures_that_the_page_does_not_draw_stand_in_it(make_study):
+    table = join_scores(make_study(3, 3))
+    found = statistics(table)
+    files = render_figures(table, found)
+    text = rendered(table, pictures=files)
+    assert text.count('src="data:image/png;base64,') == 3
+    assert "Ranking by the mean" in text
+    assert "<img" not in rendered(table)
+
+
+def test_a_failed_cell_says_why_and_what_to_do(make_study):
+    rows = make_study(3, 2, PROBE)
+    rows = [dataclasses.replace(rows[0], value=None, status="failed"), *rows[1:]]
+    detail = {"backbone": "net_00", "dataset": "set_00", "regime": "linear_probe", "reason": "disk full"}
+    text = html.unescape(rendered(join_scores(rows), details=[detail]))
+    assert "net_00 on set_00, linear probe: failed (disk full)" in text
+    assert "tries again what failed" in text

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from stages.errors import InputError, JoinError
+from stages.errors import JoinError
 from stages.metrics import map_11_point, mean_per_class
 from stages.report.exchange import ENOUGH_HITS, mcnemar, per_class_exchange, sequential
 from stages.report.pairwise import holm, test_pairs, ties_with_best
@@ -181,7 +181,7 @@ def test_broken_predictions_are_refused():
     with pytest.raises(JoinError, match="do not fit"):
         test_pairs([short], {"pets": "top_1"})
     a.scores[3, 1] = np.nan
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(JoinError, match=r"a\.npz.*NaN"):
         test_pairs([a, predictions("b", 1)], {"pets": "top_1"})
 
 
@@ -209,8 +209,29 @@ def test_mcnemar_has_its_exact_size():
         p = [stats.binomtest(int(i), m, 0.5).pvalue if m else 1.0 for i in k]
         sizes.append(stats.binom.pmf(k, m, 0.5)[np.array(p) <= 0.05].sum())
     exact = float(stats.binom.pmf(np.arange(n + 1), n, p_discordant) @ np.array(sizes))
+    logging.getLogger(__name__).info(f"McNemar rejects {rejected / draws:.4f}, computed {exact:.4f}")
     assert exact <= 0.05
     assert rejected / draws == pytest.approx(exact, abs=4 * np.sqrt(exact / draws))
+
+
+@pytest.mark.slow
+def test_exchanges_agree_with_exact_mcnemar():
+    """Two hundred pairs of models of one class: 100,000 exchanges against the exact p-value."""
+    rng = np.random.default_rng(0)
+    apart = []
+    for trial in range(200):
+        discordant = rng.random(80) < 0.3
+        side = rng.random(80) < rng.uniform(0.5, 0.95)
+        a, b = discordant & side, discordant & ~side
+        p, draws = per_class_exchange(a, b, np.zeros(80, dtype=int), draws=100_000, seed=trial)
+        exact = mcnemar(a, b)
+        error = max(np.sqrt(exact * (1 - exact) / draws), p / np.sqrt(ENOUGH_HITS), 1 / draws)
+        apart.append(abs(p - exact) / error)
+    logging.getLogger(__name__).info(
+        f"|p - exact| in standard errors: mean {np.mean(apart):.2f}, max {max(apart):.2f}"
+    )
+    assert np.mean(apart) < 1.2
+    assert max(apart) < 5
 
 
 @pytest.mark.slow

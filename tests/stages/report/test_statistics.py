@@ -17,13 +17,14 @@ from stages.report import join_scores
 from stages.report.averages import averages
 from stages.report.comparison import compare_regimes
 from stages.report.correlation import correlate
-from stages.report.dictionary import DICTIONARY
+from stages.report.dictionary import COLUMNS, DICTIONARY
 from stages.report.logodds import fraction, log_odds, morey_bars
-from stages.report.paired import paired_tests
+from stages.report.paired import close_to_best_mean, paired_tests
 from stages.report.pairwise import test_pairs
 from stages.report.predictions import Predictions
 from stages.report.resampling import bootstrap, leave_one_out
 from stages.report.statistics import plain, statistics
+from stages.report.table import SCORE_COLUMNS
 
 TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 6)), elements=st.floats(-4, 4))
 
@@ -172,6 +173,10 @@ def test_complete_backbones_are_a_stated_rule(make_study):
     assert part["left_out"] == ["net_02"]
     assert part["rule"] == "complete backbones only: 4 of 5 have a score on every data set"
     assert part["correlation"]["models"] == 4
+    nobody = [s for s in make_study(3, 3) if (s.backbone, s.dataset) not in
+              {("net_00", "set_00"), ("net_01", "set_01"), ("net_02", "set_02")}]  # fmt: skip
+    rule = statistics(join_scores(nobody))["regimes"]["fine_tune"]["rule"]
+    assert 'additive_model" in [report] would take every cell' in rule
 
 
 def test_a_data_set_nobody_has_a_score_on_does_not_empty_the_table(make_study, make_row):
@@ -240,6 +245,36 @@ def test_paired_t_needs_three_data_sets_and_some_variation():
     assert (same.mean, same.p_value) == (-1.0, None)
 
 
+def test_the_best_mean_and_what_the_data_sets_cannot_tell_from_it():
+    rng = np.random.default_rng(5)
+    wide = pd.DataFrame(rng.normal(size=(3, 8)) * 0.3 + np.array([[1.0], [0.9], [-1.0]]), index=list("abc"))
+    wide.loc["d"] = wide.loc["a"]
+    means = {str(name): float(value) for name, value in wide.mean(axis=1).items()}
+    best, close = close_to_best_mean(paired_tests(wide), means)
+    other = float(stats.ttest_rel(wide.loc["a"], wide.loc["b"]).pvalue)
+    assert (best, close) == ("a", ["a", "b", "d"] if other > 0.05 else ["a", "d"])
+    assert close_to_best_mean([], means) == ("a", None)
+    assert close_to_best_mean([], {"a": 1.0}) == (None, None)
+
+
+def test_who_was_not_compared_with_the_best_is_named(make_study, make_row):
+    """A foreign row brings no predictions, and shares too few data sets for a t-test."""
+    foreign = make_row(backbone="theirs", dataset="set_00", value=0.01, imagenet_top1=None, n_test=2000)
+    rows = [*make_study(3, 4, ["linear_probe"]), foreign]
+    ids, labels = tuple(map(str, range(50))), np.zeros(50, dtype=int)
+    models = [
+        Predictions(f"net_{m:02d}", "set_00", "linear_probe", np.tile([m / 3, 0.5], (50, 1)), labels, ids)
+        for m in range(3)
+    ]
+    pairs = test_pairs(models, {"set_00": "top_1"})
+    part = statistics(join_scores(rows), pairs=pairs, missing="additive_model")["regimes"]["linear_probe"]
+    assert part["per_dataset"]["set_00"]["not_tested"] == ["theirs"]
+    assert part["correlation"]["not_tested"] == ["theirs"]
+    said = "\n".join(statistics(join_scores(rows), missing="additive_model")["advice"])
+    assert "by the additive model, over 4 data sets" in said
+    assert "not compared with theirs for want of three common data sets" in said
+
+
 def test_the_bootstrap_is_what_it_says():
     rng = np.random.default_rng(2)
     x = rng.normal(size=10)
@@ -299,6 +334,7 @@ def test_every_key_is_explained_and_every_explanation_has_a_key(make_study):
     paths = {key for name, value in found.items() if name != "dictionary" for key in keys_of(value, name)}
     paths = {path for path in paths if not path.startswith("definitions")}
     assert paths == set(found["dictionary"])
+    assert tuple(found["scores_columns"]) == tuple(COLUMNS) == SCORE_COLUMNS
     assert all(not isinstance(leaf, float) or math.isfinite(leaf) for leaf in leaves(found))
 
 
@@ -362,12 +398,23 @@ def test_fishers_interval_covers_a_known_r(r):
 
 @pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
-@given(TABLES, st.randoms(use_true_random=False))
-def test_a_thousand_tables_keep_their_statistics_when_shuffled(x, random):
+@given(TABLES, st.randoms(use_true_random=False), st.floats(-3, 3))
+def test_a_thousand_tables_keep_their_statistics(x, random, constant):
+    """Shuffled, and with a constant added to the log odds of one data set."""
     wide = pd.DataFrame(x)
     rows, columns = list(wide.index), list(wide.columns)
     random.shuffle(rows)
     random.shuffle(columns)
-    one, other = averages(wide), averages(wide.loc[rows, columns] + 1.0)
-    np.testing.assert_allclose(other.means[one.means.index], one.means + 1.0, atol=1e-9)
+    shifted = wide.loc[rows, columns].copy()
+    shifted.iloc[:, 0] += constant
+    one, other = averages(wide), averages(shifted)
+    moved = constant / len(columns)
+    np.testing.assert_allclose(other.means[one.means.index], one.means + moved, atol=1e-9)
     np.testing.assert_allclose(other.bars[one.bars.index], one.bars, atol=1e-9)
+    known = np.arange(len(rows), dtype=float)
+    before = correlate(known, one.means.to_numpy())
+    after = correlate(known[rows], other.means.to_numpy())
+    if before.pearson is not None and after.pearson is not None and np.ptp(one.means) > 1e-6:
+        assert after.pearson == pytest.approx(before.pearson, abs=1e-6)
+        line = correlate(one.means.to_numpy(), 2 * one.means.to_numpy() - 1)
+        assert line.pearson == pytest.approx(1.0, abs=1e-6)
