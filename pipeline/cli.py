@@ -219,28 +219,15 @@ def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
         click.echo(rows_text(rows))
 
 
-@cli.command()
-@output_options
-def datasets(as_json: bool, quiet: bool) -> None:
-    """List the image sets known by name, and the kinds of sources for your own."""
-    from pipeline.show import dataset_rows
-    from pipeline.text_tables import rows_text
-
-    if as_json:
-        print_json(dataset_rows())
-    elif not quiet:
-        click.echo(rows_text(dataset_rows()))
-        click.echo('\nyour own: source = "csv:split.csv" (path,label,split[,group]) or "folder:images"')
-
-
 def _add_commands() -> None:
     """Add the group `penultimate cache` and what runs beside studies."""
     from pipeline.cli_beside import bench, predict
     from pipeline.cli_cache import cache
+    from pipeline.cli_datasets import datasets
     from pipeline.cli_keep import gc, remove, restore, verify
     from pipeline.cli_pins import pin
 
-    for command in (predict, bench, cache):
+    for command in (datasets, predict, bench, cache):
         cli.add_command(command)
     for command in (verify, gc, pin, remove, restore):
         cache.add_command(command)

@@ -16,6 +16,7 @@ from cache import FileDigests, InvalidInputError, Store, sha256_of
 from cache.locks import silent
 from cache.names import check_class_names, check_text
 from pipeline.config import Study
+from pipeline.duplicates import without_images_of_test
 from pipeline.errors import StudyError
 from pipeline.tables import BackboneTable, DatasetTable
 from stages.backbones import resolve as resolve_backbone
@@ -105,7 +106,7 @@ def resolve(
             absent[entry.name] = 'known by cached features only (source = "cached")'
             continue
         try:
-            loaded[entry.name] = _dataset(entry, study, root)
+            loaded[entry.name] = read_dataset(entry, study.folder, root, fetch=need_images)
         except DatasetAbsentError as error:
             if need_images:
                 mistakes.append(f"dataset[{i}]: {error}")
@@ -115,7 +116,7 @@ def resolve(
     if mistakes:
         raise StudyError(mistakes)
     images = _hash_images(loaded, digests, rehash, progress)
-    return Resolved(tuple(backbones), images, absent)
+    return Resolved(tuple(backbones), _without_duplicates(study, images), absent)
 
 
 def _backbone(
@@ -158,17 +159,45 @@ def _imported(table: BackboneTable) -> Backbone:
     )
 
 
-def _dataset(table: DatasetTable, study: Study, root: Path) -> Dataset:
-    """Load one data set's table."""
+def read_dataset(
+    table: DatasetTable, folder: Path, root: Path, *, fetch: bool = True, beside: bool = True
+) -> Dataset:
+    """Read one data set of a study: its table of files, labels and splits.
+
+    Parameters
+    ----------
+    table : DatasetTable
+        One ``[[dataset]]``.
+    folder : Path
+        What relative paths are relative to: the study's.
+    root : Path
+        The cache's root; images that come packed are written below it.
+    fetch : bool
+        Whether ``hf:`` may ask the library, and the library the hub, for what was not read before.
+    beside : bool
+        Whether to compare with a manifest that lies beside the images.
+
+    Raises
+    ------
+    DatasetError
+        One line per mistake.
+    """
     dataset = load_dataset(
         table.name,
         table.source,
-        base=study.folder,
+        base=folder,
         unpack_to=root / "images",
         metric=table.metric,
         multi_label=table.multi_label,
         test_fraction=table.test_fraction,
         split_seed=table.split_seed,
+        root=table.root,
+        allow_size_mismatch=table.allow_size_mismatch,
+        manifest=table.manifest,
+        image_column=table.image_column,
+        label_column=table.label_column,
+        fetch=fetch,
+        manifest_beside=beside,
     )
     _check_names(dataset)
     return dataset
@@ -183,6 +212,20 @@ def _check_names(dataset: Dataset) -> None:
                 check_text(id_, "id")
     except InvalidInputError as error:
         raise DatasetError(f"{dataset.name}: {error}") from error
+
+
+def _without_duplicates(study: Study, images: Mapping[str, Images]) -> dict[str, Images]:
+    """Leave out what stands in test too, where a data set's table says so."""
+    kept, mistakes = dict(images), []
+    for i, table in enumerate(study.dataset, start=1):
+        if table.exclude_duplicates and table.name in images:
+            try:
+                kept[table.name] = without_images_of_test(images[table.name])
+            except DatasetError as error:
+                mistakes.append(f"dataset[{i}]: {error}")
+    if mistakes:
+        raise StudyError(mistakes)
+    return kept
 
 
 def _hash_images(

@@ -125,6 +125,26 @@ def backbone_rows(pattern: str) -> list[dict[str, Any]]:
 
 def dataset_rows() -> list[dict[str, Any]]:
     """Return the image sets known by name."""
-    from stages.datasets import PACKAGED
+    from stages.datasets import PACKAGED, PAPER_SETS
 
-    return [{"name": name, "package": s.package, "about": s.about} for name, s in PACKAGED.items()]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "classes": facts.classes,
+            "train": facts.train - facts.validation,
+            "validation": facts.validation,
+            "test": facts.test,
+            "metric": facts.metric,
+            "about": f"the paper's: {facts.title}",
+            "official_validation": facts.official_validation,
+            "unpacks_to": facts.homes[0],
+            "archives": facts.archives,
+            "fetch": facts.fetch,
+            "hub": facts.hub.name if facts.hub else None,
+        }
+        for name, facts in PAPER_SETS.items()
+    ]
+    for name, packed in PACKAGED.items():
+        sizes = dict.fromkeys(("classes", "train", "validation", "test", "metric"))
+        rows.append({"name": name, **sizes, "about": packed.about, "package": packed.package})
+    return rows

@@ -68,6 +68,12 @@ class DatasetTable(Table):
     multi_label: bool | None = None
     test_fraction: Fraction = 0.2
     split_seed: int = Field(default=0, ge=0)
+    root: str | None = None
+    allow_size_mismatch: bool = False
+    manifest: str | None = None
+    exclude_duplicates: bool = False
+    image_column: str | None = None
+    label_column: str | None = None
 
 
 class ExtractTable(Table):
@@ -77,8 +83,9 @@ class ExtractTable(Table):
     crop: Literal["whole", "center"] = "whole"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     on_bad_image: ImageErrorPolicy = "error"
-    batch_size: Positive = 64
-    num_workers: int = Field(default=2, ge=0)
+    batch_size: Positive | Literal["auto"] = 64
+    num_workers: int = Field(default=0, ge=0)
+    compile: Literal["auto", "always", "never"] = "auto"
     device: str = "auto"
 
 

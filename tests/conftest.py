@@ -22,6 +22,7 @@ def _session_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for variable, name in FOLDERS.items():
             patch.setenv(variable, str(home / name))
         patch.delenv("PENULTIMATE_WEIGHTS", raising=False)  # a person's own checkpoints are no part of a test
+        patch.delenv("PENULTIMATE_DATASETS", raising=False)  # nor are their data sets
         yield
 
 

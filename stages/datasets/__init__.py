@@ -5,6 +5,16 @@ files and labels.
 """
 
 from stages.datasets.load import SOURCES, load_dataset
+from stages.datasets.manifest import check_manifest, manifest_of, write_manifest
 from stages.datasets.packaged import PACKAGED
+from stages.datasets.paper_sets import PAPER_SETS
 
-__all__ = ["PACKAGED", "SOURCES", "load_dataset"]
+__all__ = [
+    "PACKAGED",
+    "PAPER_SETS",
+    "SOURCES",
+    "check_manifest",
+    "load_dataset",
+    "manifest_of",
+    "write_manifest",
+]

@@ -1,4 +1,7 @@
-"""``csv:`` sources: a table with the columns path, label, split and, if wanted, group."""
+"""``csv:`` sources: a table with the columns path, label, split and, if wanted, group.
+
+In place of the column label, each class may have a column of its own, holding 1, 0 or -1 (ignore).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from stages.records import SplitName
 
 REQUIRED = ("path", "label", "split")
 COLUMNS = (*REQUIRED, "group")
+MARKS = {"1": "", "-1": "?", "0": None, "": None, "1.0": "", "-1.0": "?", "0.0": None}
+"""A cell of a class's column, as the mark before the class name; None: the class is absent."""
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
     "validation": "validation",
@@ -33,7 +38,8 @@ def read_csv_rows(path: Path) -> list[Row]:
     Raises
     ------
     DatasetError
-        The file is missing, empty, not UTF-8, lacks a column, or names a split that is none.
+        The file is missing, empty, not UTF-8, lacks a column, names a split that is none, or holds something
+        other than 1, 0 or -1 in a class's column.
     """
     if not path.is_file():
         raise DatasetAbsentError(f"{path}: no such csv; give the path relative to the study file")
@@ -42,7 +48,9 @@ def read_csv_rows(path: Path) -> list[Row]:
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 at byte {error.start}; save the csv as UTF-8") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    _check_header(path, reader.fieldnames)
+    classes = class_columns(reader.fieldnames)
+    if not classes:
+        _check_header(path, reader.fieldnames)
     rows, mistakes = [], []
     for record in reader:
         where = f"{path}:{reader.line_num}"
@@ -54,14 +62,35 @@ def read_csv_rows(path: Path) -> list[Row]:
         elif split is None:
             hint = did_you_mean(record["split"], SPLIT_NAMES)
             mistakes.append(f"{where}: split {record['split']!r} is not train, validation or test{hint}")
+        elif strange := [name for name in classes if record[name].strip() not in MARKS]:
+            mistakes.append(_not_a_mark(where, strange[0], record[strange[0]]))
         else:
-            rows.append(_row(path.parent, record, split))
+            rows.append(_row(path.parent, record, split, classes))
     if mistakes:
         more = [f"{path}: {len(mistakes) - 5} more rows like these"] if len(mistakes) > 5 else []
         raise DatasetError("\n".join(mistakes[:5] + more))
     if not rows:
         raise DatasetError(f"{path}: the csv has a header and no rows; list the images")
     return rows
+
+
+def class_columns(header: object) -> list[str]:
+    """Return the columns that are classes: where there is no label, all but path, split and group."""
+    names = [str(name) for name in header] if isinstance(header, list) else []
+    others = [name for name in names if name not in COLUMNS]
+    return others if "label" not in names and {"path", "split"} <= set(names) and len(others) > 1 else []
+
+
+def has_class_columns(path: Path) -> bool:
+    """Whether the classes of a readable csv have columns of their own."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return bool(class_columns(next(csv.reader(file), [])))
+
+
+def _not_a_mark(where: str, column: str, cell: str) -> str:
+    """Say what a class's column holds that it should not."""
+    hint = did_you_mean(column, ("label",))
+    return f"{where}: column {column!r} holds {cell!r}; a class's column holds 1, 0 or -1 (ignore){hint}"
 
 
 def _check_header(path: Path, header: object) -> None:
@@ -81,9 +110,13 @@ def _check_header(path: Path, header: object) -> None:
         raise DatasetError(f"{path}: unknown column {some(unknown)}{hint}; known: {', '.join(COLUMNS)}")
 
 
-def _row(folder: Path, record: dict[str, str], split: SplitName) -> Row:
+def _row(folder: Path, record: dict[str, str], split: SplitName, classes: list[str]) -> Row:
     """Turn one record into a row; white space around the label's parts is not part of them."""
-    label = "|".join(part.strip() for part in record["label"].split("|"))
+    if classes:
+        marks = ((name.strip(), MARKS[record[name].strip()]) for name in classes)
+        label = "|".join(mark + name for name, mark in marks if mark is not None)
+    else:
+        label = "|".join(part.strip() for part in record["label"].split("|"))
     return Row(
         id=record["path"],
         path=folder / record["path"],

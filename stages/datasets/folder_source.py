@@ -65,7 +65,7 @@ def read_folder_rows(root: Path, *, test_fraction: float, seed: int) -> tuple[li
     rows = _class_rows(root, root, "train", notes)
     if not rows:
         raise DatasetError(f"{root}: no images in class folders; expected {root.name}/CLASS/IMAGE")
-    return _seeded_split(rows, test_fraction, seed, notes)
+    return seeded_split(rows, test_fraction, seed, notes), notes
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -99,10 +99,8 @@ def _class_rows(root: Path, parent: Path, split: SplitName, notes: list[str]) ->
     return rows
 
 
-def _seeded_split(
-    rows: list[Row], fraction: float, seed: int, notes: list[str]
-) -> tuple[list[Row], list[str]]:
-    """Hold a stratified share out as test; byte-identical images stay on one side."""
+def seeded_split(rows: list[Row], fraction: float, seed: int, notes: list[str]) -> list[Row]:
+    """Hold a stratified share of single-label rows out as test; byte-identical images stay on one side."""
     classes = sorted({row.label for row in rows})
     labels = np.array([classes.index(row.label) for row in rows], dtype=np.int64)
     _, held = hold_out(labels, fraction, seed=seed, image_sha256=_identity(rows))
@@ -111,7 +109,7 @@ def _seeded_split(
         f"no split folders: {len(test)} of {len(rows)} images held out as test, stratified by class, "
         f"fraction {fraction:g}, seed {seed}"
     )
-    return [replace(row, split="test") if i in test else row for i, row in enumerate(rows)], notes
+    return [replace(row, split="test") if i in test else row for i, row in enumerate(rows)]
 
 
 def _identity(rows: list[Row]) -> list[str]:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.datasets.unpacked import unpack_once
 from stages.errors import DatasetAbsentError, DatasetError
 from stages.names import did_you_mean
 from stages.records import SplitName
@@ -149,37 +149,30 @@ def packaged_csv(name: str, folder: Path) -> Path:
         hint = did_you_mean(name, PACKAGED)
         raise DatasetError(f"packaged:{name}: no such packaged set{hint}; known: {', '.join(PACKAGED)}")
     home = folder / f"{name}-v{PACKAGED[name].version}"
-    if not (home / "split.csv").is_file():
-        _unpack(name, home)
+    unpack_once(home, "split.csv", partial(_unpack, name))
     return home / "split.csv"
 
 
-def _unpack(name: str, home: Path) -> None:
-    """Write the set beside its place and rename it there, so that nobody sees half of it."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
+def _unpack(name: str, staging: Path) -> None:
+    """Write the set's images and its csv into a folder."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("path", "label", "split"))
     try:
-        table = io.StringIO(newline="")
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("path", "label", "split"))
-        try:
-            for stem, pixels, label, split in PACKAGED[name].pictures():
-                kind, suffix = (b"P5", "pgm") if pixels.ndim == 2 else (b"P6", "ppm")
-                header = b"%s %d %d 255\n" % (kind, pixels.shape[1], pixels.shape[0])
-                (staging / f"{stem}.{suffix}").write_bytes(header + pixels.tobytes())
-                writer.writerow((f"{stem}.{suffix}", label, split))
-        except ImportError as error:
-            package = PACKAGED[name].package
-            raise DatasetAbsentError(
-                f"packaged:{name}: the images come with the package {package}, which is not installed; "
-                f"pip install {package}"
-            ) from error
-        (staging / "split.csv").write_text(table.getvalue(), encoding="utf-8")
-        staging.chmod(0o755)
-        try:
-            staging.rename(home)
-        except OSError:
-            if not (home / "split.csv").is_file():  # not another process that was faster
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        for stem, pixels, label, split in PACKAGED[name].pictures():
+            suffix = "pgm" if pixels.ndim == 2 else "ppm"
+            (staging / f"{stem}.{suffix}").write_bytes(plain_image(pixels))
+            writer.writerow((f"{stem}.{suffix}", label, split))
+    except ImportError as error:
+        package = PACKAGED[name].package
+        raise DatasetAbsentError(
+            f"packaged:{name}: the images come with the package {package}, which is not installed; "
+            f"pip install {package}"
+        ) from error
+    (staging / "split.csv").write_text(table.getvalue(), encoding="utf-8")
+
+
+def plain_image(pixels: NDArray[np.uint8]) -> bytes:
+    """Return grey (h, w) or RGB (h, w, 3) pixels as the bytes of a PGM or PPM file."""
+    kind = b"P5" if pixels.ndim == 2 else b"P6"
+    return b"%s %d %d 255\n" % (kind, pixels.shape[1], pixels.shape[0]) + pixels.tobytes()

@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from stages.records import SPLITS, Dataset, Metric, Split, SplitName
 
 SHOWN = 3
 """Examples that a message names before it counts the rest."""
+POINTER, POINTER_SIZE = b"version https://git-lfs", 1024
+"""How a Git LFS pointer begins, and what it is always smaller than."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def build_dataset(
     metric: Metric | None = None,
     multi_label: bool | None = None,
     notes: Iterable[str] = (),
+    if_missing: str = "paths are relative to the csv's folder",
 ) -> Dataset:
     """Check the rows and return them as a data set.
 
@@ -65,11 +69,14 @@ def build_dataset(
         Default: whether any label holds a ``|`` or begins with ``?``.
     notes : iterable of str
         What the source did that a reader must know.
+    if_missing : str
+        What to do where some images are not there.
 
     Raises
     ------
     DatasetError
-        With one line per mistake: no rows, duplicate ids, missing files, a split without rows, one class,
+        With one line per mistake: no rows, duplicate ids, missing files, Git LFS pointers in place of
+        images, a split without rows, one class,
         a class in validation or test that train lacks, a metric that does not fit the labels.
     """
     if not rows:
@@ -77,12 +84,13 @@ def build_dataset(
     if multi_label is None:
         multi_label = metric == "map_11_point" or any("|" in r.label or r.label.startswith("?") for r in rows)
     chosen: Metric = metric or ("map_11_point" if multi_label else "top_1")
-    missing = [row.id for row in rows if not row.path.is_file()]
+    missing, pointers = _look_at_files(rows)
     if len(missing) == len(rows):
         raise DatasetAbsentError(f"{where}: none of the {len(rows)} images is there: {some(missing)}")
     mistakes = [
         *_duplicate_ids(rows),
-        *_missing_files(missing, len(rows)),
+        *_missing_files(missing, len(rows), if_missing),
+        *_pointers(pointers, len(rows)),
         *_empty_splits(rows),
         *_label_mistakes(rows, multi_label),
         *_metric_mistakes(chosen, multi_label),
@@ -152,12 +160,51 @@ def _duplicate_ids(rows: Sequence[Row]) -> list[str]:
     return [f"{len(twice)} ids are listed more than once: {some(twice)}; keep one row each"] if twice else []
 
 
-def _missing_files(missing: Sequence[str], total: int) -> list[str]:
+def _look_at_files(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Return the ids of images that are not there, and of those whose place a Git LFS pointer takes."""
+    missing, pointers = [], []
+    for row in rows:
+        try:
+            status = row.path.stat()
+        except (OSError, ValueError):  # a name with a null byte in it is nowhere
+            missing.append(row.id)
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            missing.append(row.id)
+        elif status.st_size < POINTER_SIZE and row.path.read_bytes().startswith(POINTER):
+            pointers.append(row.id)
+    return missing, pointers
+
+
+def _pointers(pointers: Sequence[str], total: int) -> list[str]:
+    """Images that Git LFS has not fetched yet."""
+    if not pointers:
+        return []
+    return [f"{len(pointers)} of {total} images are Git LFS pointers: {some(pointers)}; run git lfs pull"]
+
+
+def _missing_files(missing: Sequence[str], total: int, what_now: str) -> list[str]:
     """Files that are listed and not there."""
     if not missing:
         return []
-    count = f"{len(missing)} of {total}"
-    return [f"{count} images are not there: {some(missing)}; paths are relative to the csv's folder"]
+    return [f"{len(missing)} of {total} images are not there: {some(missing)}; {what_now}"]
+
+
+def pad_numbers(labels: Sequence[str]) -> list[str]:
+    """Write class numbers with equally many digits, so that their order as text is that of the numbers.
+
+    Labels that are not all numbers stay as they are.
+
+    Examples
+    --------
+    >>> pad_numbers(["9", "10|2"]), pad_numbers(["9", "nine"])
+    (['09', '10|02'], ['9', 'nine'])
+    """
+    parts = [label.split("|") for label in labels]
+    if not all(part.isdecimal() for row in parts for part in row):
+        return list(labels)
+    width = max((len(part) for row in parts for part in row), default=0)
+    return ["|".join(part.zfill(width) for part in row) for row in parts]
 
 
 def _empty_splits(rows: Sequence[Row]) -> list[str]:
