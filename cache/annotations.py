@@ -44,10 +44,13 @@ class Annotations:
         )
 
 
-def read_labels(path: Path, *, class_names: Sequence[str] | None = None) -> Annotations:
+def read_labels(
+    path: Path, *, class_names: Sequence[str] | None = None, multi_label: bool = False
+) -> Annotations:
     """Read a csv with the columns ``id,label`` and, optional, ``group``; one line for each row of features.
 
-    Labels joined with ``|`` make the set multi-label, a leading ``?`` means ignore.
+    Labels joined with ``|`` make the set multi-label, a leading ``?`` means ignore. In a multi-label set an
+    empty label is an image without any.
 
     Parameters
     ----------
@@ -55,6 +58,8 @@ def read_labels(path: Path, *, class_names: Sequence[str] | None = None) -> Anno
         UTF-8, with a header line.
     class_names : sequence of str, optional
         All classes in their order; default: the labels that occur, sorted by code point.
+    multi_label : bool
+        Whether the set is multi-label though no line has more than one label.
 
     Raises
     ------
@@ -64,7 +69,10 @@ def read_labels(path: Path, *, class_names: Sequence[str] | None = None) -> Anno
     lines = _lines(path)
     with about(path, "correct the csv, then import again"):
         _check_texts(lines)
-    cells = [[part.strip() for part in line["label"].split("|")] for line in lines]
+    several = multi_label or any("|" in line["label"] or line["label"].startswith("?") for line in lines)
+    if not several:
+        _refuse_empty(path, lines)
+    cells = [[part.strip() for part in line["label"].split("|") if line["label"]] for line in lines]
     found = {part.removeprefix("?") for parts in cells for part in parts}
     names = tuple(class_names) if class_names is not None else tuple(sorted(found))
     with about(path, "correct the labels, or the classes given"):
@@ -73,9 +81,8 @@ def read_labels(path: Path, *, class_names: Sequence[str] | None = None) -> Anno
         raise InvalidInputError(
             f"{path}: {unknown[0]!r:.80} is none of the {len(names)} classes: correct the label"
         )
-    multi_label = any(len(parts) > 1 or parts[0].startswith("?") for parts in cells)
     place = {name: k for k, name in enumerate(names)}
-    if multi_label:
+    if several:
         labels = np.zeros((len(lines), len(names)), dtype=np.int8)
         for row, parts in enumerate(cells):
             for part in parts:
@@ -83,7 +90,17 @@ def read_labels(path: Path, *, class_names: Sequence[str] | None = None) -> Anno
     else:
         labels = np.array([place[parts[0]] for parts in cells], dtype=np.int64)
     groups = tuple(line["group"] or None for line in lines) if "group" in lines[0] else None
-    return Annotations(tuple(line["id"] for line in lines), labels, names, multi_label, groups)
+    return Annotations(tuple(line["id"] for line in lines), labels, names, several, groups)
+
+
+def _refuse_empty(path: Path, lines: Sequence[Mapping[str, str]]) -> None:
+    """Refuse a line without a label where each has one."""
+    for number, line in enumerate(lines, 2):
+        if not line["label"]:
+            raise InvalidInputError(
+                f"{path}: line {number} lacks a label: write one, or, where an image may have several labels or "
+                "none, say that the set is multi-label (--multi-label)"
+            )
 
 
 def _check_texts(lines: Sequence[Mapping[str, str]]) -> None:
@@ -112,10 +129,11 @@ def _lines(path: Path) -> list[dict[str, str]]:
             "then a line for each row of features"
         )
     for number, line in enumerate(lines, 2):
-        if not line["id"] or not line["label"] or None in line or None in line.values():
+        if not line["id"] or None in line or None in line.values():
             raise InvalidInputError(
-                f"{path}: line {number} lacks an id or a label, or has other columns: correct the line"
+                f"{path}: line {number} lacks an id, or has other columns: correct the line"
             )
+        line["label"] = line["label"].strip()
     return lines
 
 

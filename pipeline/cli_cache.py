@@ -144,6 +144,9 @@ def export_file(key: str, file: Path, as_json: bool, quiet: bool) -> None:
 @click.argument("coordinates", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--hdf5-dataset", default="features", show_default=True, help="Which array of an HDF5 file.")
 @click.option("--classes", help="All class names in order, joined with |, where LABELS lacks some.")
+@click.option(
+    "--multi-label", is_flag=True, help="Several labels an image, or none, even if no line of LABELS has."
+)
 @output_options
 def import_file(
     file: Path,
@@ -151,18 +154,19 @@ def import_file(
     coordinates: tuple[str, ...],
     hdf5_dataset: str,
     classes: str | None,
+    multi_label: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Take in an exported entry, or features of your own with their LABELS.
 
     FILE alone is an entry that somebody exported. FILE.npy or an HDF5 file with a csv of LABELS (id,label[,group],
-    one line a row) becomes an entry with its own recipe; say at least backbone=..., dataset=... and split=..., and
-    use weights = "cached" for that backbone in the study.
+    one line a row; "a|b" are two labels, "?a" an unknown one) becomes an entry with its own recipe; say at least
+    backbone=..., dataset=... and split=..., and use weights = "cached" for that backbone in the study.
     """
     from pipeline.share import imported
 
-    row = imported(opened(quiet), file, labels, parsed(coordinates), hdf5_dataset, classes)
+    row = imported(opened(quiet), file, labels, parsed(coordinates), hdf5_dataset, classes, multi_label)
     if as_json:
         print_json(row)
     elif not quiet:

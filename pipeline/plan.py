@@ -33,7 +33,9 @@ class Plan:
     jobs: tuple[Planned, ...]
     resolved: Resolved
     notes: tuple[str, ...]
-    """What a reader must know of the data sets as they were read."""
+    """What a reader must know of the data sets as they were read, on whatever machine."""
+    absent: tuple[str, ...]
+    """Data sets whose images are not on this machine, and why, one line each."""
     conflicts: tuple[str, ...]
     """What stands between the study's pins and this machine, one line each."""
 
@@ -110,10 +112,7 @@ def plan(
     )
     resolved, store, history = found.resolved, found.shelf.store, Ledger(study.output).history()
     jobs = list(found.extraction)
-    notes = [
-        f"{name}: {note}" for name, images in resolved.images.items() for note in images.dataset.notes
-    ] + [f"{name}: images are not on this machine ({why}); cached features are found by name"
-         for name, why in resolved.absent.items()]  # fmt: skip
+    notes = [f"{name}: {note}" for name, images in resolved.images.items() for note in images.dataset.notes]
     notes += [note for name, images in resolved.images.items() for note in _twins(name, images)]
     if study.probe.enabled:
         _refuse_doubt(study, found)
@@ -123,7 +122,11 @@ def plan(
         table = study.training(regime)
         if table is not None:
             jobs += plan_regime(study, regime, table, readable, history)
-    return Plan(study, tuple(jobs), resolved, tuple(notes), tuple(found.conflicts.values()))
+    absent = [
+        f"{name}: images are not on this machine ({why}); cached features are found by name"
+        for name, why in resolved.absent.items()
+    ]
+    return Plan(study, tuple(jobs), resolved, tuple(notes), tuple(absent), tuple(found.conflicts.values()))
 
 
 def _refuse_doubt(study: Study, found: Survey) -> None:

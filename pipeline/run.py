@@ -108,7 +108,7 @@ def run(
         built = prepare_weights(current, reporter)
         replan = functools.partial(replan, weights_sha256=built)
         current = replan()
-    for note in current.notes:
+    for note in (*current.notes, *current.absent):
         reporter.say(f"note: {note}")
     check_choice(current, asked, only)
     check_pins(current)
@@ -134,7 +134,7 @@ def run(
         waiting=_waiting(current, asked, pattern, books),
         warnings=tuple(books.warnings),
         joined=joined,
-        notes=current.notes,
+        notes=(*current.notes, *current.absent),
     )
 
 

@@ -171,6 +171,7 @@ def imported(
     coordinates: Mapping[str, str],
     hdf5_dataset: str,
     classes: str | None,
+    multi_label: bool = False,
 ) -> dict[str, Any]:
     """Take in an exported entry, or somebody's own features with their labels."""
     if labels is None and file.suffix in (".npy", ".npz", ".csv"):
@@ -196,7 +197,8 @@ def imported(
         hint = did_you_mean(coordinates["split"], SPLITS)
         raise StudyError(f"split={coordinates['split']!r} is not train, validation or test{hint}")
     before = store.find(**{name: coordinates[name] for name in ("backbone", "dataset", "split")})
-    annotations = read_labels(labels, class_names=classes.split("|") if classes else None)
+    class_names = classes.split("|") if classes else None
+    annotations = read_labels(labels, class_names=class_names, multi_label=multi_label)
     if file.suffix == ".npy":
         entry = import_features(store, file, annotations, dict(coordinates), provenance())
     else:

@@ -94,7 +94,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             {"name": job.name, "stage": job.stage, "state": job.state, "why": job.why} for job in plan.jobs
         ],
         "grids": grid_tables(plan),
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *plan.absent],
     }
 
 

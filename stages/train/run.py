@@ -65,7 +65,7 @@ def run_job(
             source = Source(images, job.training_labels(), job.preprocessing, job.recipe, job.seed)
             _train(job, stepper, source, watch)
             images.close()
-            scores = _scored(watch)
+            scores = watch.scores()
         except DivergedError as problem:
             watch.steps = problem.step
             stepper.warnings.append(str(problem))
@@ -207,6 +207,8 @@ class _Watch:
 def _train(job: TrainJob, stepper: Stepper, source: Source, watch: _Watch) -> None:
     """Do the steps that are not done; a process that is asked to end saves the last one first.
 
+    A finished training is saved too: whatever breaks off its scoring costs not one step.
+
     A signal that somebody answers without ending the process leaves the rest of the steps to be done.
     """
     while watch.steps < job.recipe.steps:
@@ -219,17 +221,8 @@ def _train(job: TrainJob, stepper: Stepper, source: Source, watch: _Watch) -> No
                 after_look=watch,
                 stop=held.asked,
             )
-            if held.asked():
+            if held.asked() or watch.steps == job.recipe.steps:
                 watch.save()
-
-
-def _scored(watch: _Watch) -> NDArray[np.float32]:
-    """Score the trained network; where that is broken off, the training is not lost."""
-    try:
-        return watch.scores()
-    except BaseException:
-        watch.save()
-        raise
 
 
 @contextlib.contextmanager

@@ -59,6 +59,18 @@ def test_several_labels_and_groups(store: Store, tmp_path: Path) -> None:
     assert entry.row_metadata["group"] == ("g1", "g1", None)
 
 
+def test_an_image_without_labels_among_several(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\na,cat|dog\nb,\nc, \n")
+    np.testing.assert_array_equal(read_labels(path).labels, [[1, 1], [0, 0], [0, 0]])
+    path.write_text("id,label\na,cat\nb,\nc,dog\n")
+    with pytest.raises(InvalidInputError, match=r"line 3 lacks a label.*--multi-label"):
+        read_labels(path)
+    annotations = read_labels(path, multi_label=True)
+    assert annotations.multi_label
+    np.testing.assert_array_equal(annotations.labels, [[1, 0], [0, 0], [0, 1]])
+
+
 def test_other_labels_give_another_key(store: Store, labels: Path, tmp_path: Path) -> None:
     path = npy(tmp_path, FEATURES)
     first = import_features(store, path, read_labels(labels), HERE)

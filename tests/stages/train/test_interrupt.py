@@ -137,7 +137,7 @@ def test_a_caller_may_keep_the_checkpoint_until_the_result_is_safe(
     first = run(own, colours, tmp_path, keep_checkpoint=True)
     again = run(own, colours, tmp_path, keep_checkpoint=True)
     assert np.array_equal(first.scores, again.scores)
-    assert again.resumed_from == first.resumed_from
+    assert again.resumed_from == (*first.resumed_from, RECIPE.steps)  # nothing is left to train
     assert (tmp_path / FILE).is_file()
     discard_checkpoint(tmp_path)
     assert not (tmp_path / FILE).exists()
