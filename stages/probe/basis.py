@@ -20,7 +20,7 @@ from stages.probe.trapezoid import column_panels, lower_trapezoid, row_panels
 
 Array = NDArray[Any]
 
-STREAM_BYTES = 64 << 20
+STREAM_BYTES = 16 << 20
 RANK = 64
 """Eigenvectors that are kept where rows are few: the curvature of a fitted row is small, so that few
 directions of X'X rise above lambda."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
 from stages.errors import InputError, ProbeError
+from stages.probe.rows import Rows
 from stages.probe.targets import check_features, check_labels
 from stages.records import METRICS, FeatureTable, Metric
 
@@ -45,10 +47,13 @@ def _other_classes(first: FeatureTable, other: FeatureTable) -> str:
 
 
 def stack_tables(first: FeatureTable, second: FeatureTable) -> FeatureTable:
-    """Return the rows of both; rows without a group or hash where the other table has them join none."""
+    """Return the rows of both; rows without a group or hash where the other table has them join none.
+
+    The features are not copied: they are a `Rows`, of which slices can be read.
+    """
     return replace(
         first,
-        features=np.concatenate([first.features, second.features]),
+        features=cast(Any, Rows([first.features, second.features])),
         labels=np.concatenate([first.labels, second.labels]),
         ids=first.ids + second.ids,
         groups=_both(first.groups, second.groups, len(first.ids), len(second.ids)),
