@@ -25,7 +25,6 @@ from pipeline.errors import (
 if TYPE_CHECKING:
     from pipeline.config import Study
     from pipeline.jobs import Stage
-    from pipeline.plan import Plan
     from pipeline.run import Outcome
 
 EPILOG = (
@@ -121,21 +120,25 @@ def _run(
     only: str | None,
     jobs: int | None,
     rehash: bool,
+    yes: bool,
     as_json: bool,
     quiet: bool,
     markdown: bool = False,
 ) -> None:
     """Run stages and say what came out; the exit status tells whether all jobs are done."""
     from pipeline.ask import settled
+    from pipeline.consent import Consent
     from pipeline.progress import Reporter
     from pipeline.run import run
     from pipeline.show import outcome_json, outcome_markdown, outcome_text
 
     reporter = Reporter(quiet=quiet or as_json)
+    agree = Consent(stages, only=only, processes=jobs, reporter=reporter, yes=yes, quiet=quiet or as_json)
     job = functools.partial(run, stages=stages, only=only, workers=jobs, rehash=rehash, reporter=reporter)
+    job = functools.partial(job, agree=agree)
     outcome = settled(study, job, quiet=quiet or as_json)
     if as_json:
-        print_json(outcome_json(outcome))
+        print_json(outcome_json(outcome) | {"estimate": agree.as_json()})
     else:
         text = outcome_markdown(outcome) if markdown else outcome_text(outcome)
         click.echo(text, err=quiet) if text and not (quiet and not outcome.failed) else None
@@ -164,45 +167,6 @@ def init(folder: Path, output: Path | None, as_json: bool, quiet: bool) -> None:
 
 
 @cli.command()
-@study_argument
-@output_options
-def status(study: Path, as_json: bool, quiet: bool) -> None:
-    """Show how far STUDY is: jobs done, missing, stale and waiting, and why."""
-    _show_plan(study, as_json=as_json, quiet=quiet, every_job=False)
-
-
-@cli.command()
-@study_argument
-@output_options
-def plan(study: Path, as_json: bool, quiet: bool) -> None:
-    """List every job of STUDY with its state; nothing is run."""
-    _show_plan(study, as_json=as_json, quiet=quiet, every_job=True)
-
-
-def _show_plan(path: Path, *, as_json: bool, quiet: bool, every_job: bool) -> None:
-    """Print a plan."""
-    from pipeline.ask import settled
-    from pipeline.beforehand import check_pins
-    from pipeline.config import load_study
-    from pipeline.plan import plan as make_plan
-    from pipeline.progress import Reporter
-    from pipeline.show import plan_json, plan_text
-
-    reporter = Reporter(quiet=quiet or as_json)
-
-    def planned(study: Study) -> Plan:
-        with reporter.bar("hashing images", "images") as progress:
-            return make_plan(study, stages=("probe", "join"), progress=progress, notify=reporter.say)
-
-    current = settled(load_study(path), planned, quiet=quiet or as_json)
-    if as_json:
-        print_json(plan_json(current))
-    elif not quiet:
-        click.echo(plan_text(current, every_job=every_job))
-    check_pins(current)
-
-
-@cli.command()
 @click.argument("pattern", default="")
 @output_options
 def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
@@ -226,8 +190,9 @@ def _add_commands() -> None:
     from pipeline.cli_datasets import datasets
     from pipeline.cli_keep import gc, remove, restore, verify
     from pipeline.cli_pins import pin
+    from pipeline.cli_plan import plan, status
 
-    for command in (datasets, predict, bench, cache):
+    for command in (status, plan, datasets, predict, bench, cache):
         cli.add_command(command)
     for command in (verify, gc, pin, remove, restore):
         cache.add_command(command)

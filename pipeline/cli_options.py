@@ -28,6 +28,7 @@ def run_options(command: F) -> F:
             "--jobs", type=click.IntRange(min=1), help="Processes for probes (default: one a core)."
         ),
         click.option("--rehash", is_flag=True, help="Hash every image again; distrust what is remembered."),
+        click.option("--yes", is_flag=True, help="Do not ask before work estimated at over an hour."),
     ):
         command = option(command)
     return output_options(command)

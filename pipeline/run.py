@@ -58,6 +58,7 @@ def run(
     root: Path | None = None,
     rehash: bool = False,
     reporter: Reporter = SILENT,
+    agree: Callable[[Plan, bool], None] | None = None,
 ) -> Outcome:
     """Do what is missing or stale of a study.
 
@@ -77,6 +78,9 @@ def run(
         Hash every image again instead of trusting path, size, time and inode.
     reporter : Reporter
         Default silent.
+    agree : callable, optional
+        Called with the plan before anything is started, first before weights are fetched and then, with
+        True, once they are there; it raises where the work is not wanted (`pipeline.consent`).
 
     Returns
     -------
@@ -105,6 +109,8 @@ def run(
     replan = functools.partial(_plan, study, asked, root, reporter, functools.cache(reporter.say))
     current = replan(rehash=rehash)
     if "extract" in asked or "fine-tune" in asked:
+        if agree is not None:
+            agree(current, False)
         built = prepare_weights(current, reporter)
         replan = functools.partial(replan, weights_sha256=built)
         current = replan()
@@ -114,6 +120,8 @@ def run(
     check_pins(current)
     place = Place(root, study.output)
     check_writable(current, asked, place)
+    if agree is not None:
+        agree(current, True)
     books = Books()
     perform = functools.partial(run_stage, books=books, place=place, workers=workers, reporter=reporter)
     if "extract" in asked and _lost(_extracted(current, pattern), root, reporter):

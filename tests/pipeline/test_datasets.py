@@ -117,13 +117,13 @@ def test_who_only_joins_needs_no_release(workshop) -> None:
     study = workshop.load({"dataset": [{"name": "oxford_pets"}]})
     with pytest.raises(StudyError, match="oxford_pets is not on this machine"):
         plan(study)
-    notes = plan(study, stages=("probe", "join")).notes
+    notes = plan(study, stages=("probe", "join")).absent
     assert any("oxford_pets is not on this machine" in note for note in notes)
 
 
 def test_a_set_of_the_hub_is_not_fetched_for_those_who_only_join(workshop) -> None:
     study = workshop.load({"dataset": [{"name": "flags", "source": "hf:somebody/flags@main"}]})
-    assert any("not read on this machine yet" in note for note in plan(study, stages=("join",)).notes)
+    assert any("not read on this machine yet" in note for note in plan(study, stages=("join",)).absent)
 
 
 def test_a_manifest_named_in_a_study(workshop, penultimate) -> None:

@@ -217,7 +217,7 @@ def imageless(workshop, cached: Study) -> Study:
 def test_without_images_cached_features_are_found_by_name(imageless: Study) -> None:
     current = plan(imageless, stages=CACHED_STAGES)
     assert states(current) == {PROBE: "missing"}
-    assert any("images are not on this machine" in note for note in current.notes)
+    assert any("images are not on this machine" in note for note in current.absent)
     outcome = run(imageless, ("probe",))
     assert (outcome.done, outcome.failed) == ((PROBE,), ())
 

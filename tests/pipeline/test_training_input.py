@@ -159,7 +159,7 @@ def test_a_checkpoint_stays_until_the_result_is_recorded(workshop, tmp_path: Pat
     train(job, place, None)
     assert not checkpoint.exists()
     (record,) = Ledger(place.output).records()
-    assert record.provenance["resumed_from"] == [2]
+    assert record.provenance["resumed_from"] == [3]
 
 
 WORKERS = """
