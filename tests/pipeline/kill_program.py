@@ -2,9 +2,9 @@
 
 Loading torch takes seconds, the work to be interrupted takes less. So this process loads what an
 extraction loads, forks for each command, and the child runs `pipeline.cli.main` in a process group of its
-own, as a shell would have it. One JSON object a line. {"words": [...], "log": PATH, "cache": PATH} is answered by
-{"pid": ...} and, once the command ended, {"status": ...} as `subprocess` has it. {"gather": PID} is
-answered by {"gone": PID} once every process of its group ended: an orphan that builds an entry, too.
+own, as a shell would have it. One JSON object a line: {"words": [...], "log": PATH, "cache": PATH} is answered by
+{"pid": ...}, {"wait": PID} by {"status": ...} as `subprocess` has it once the command ended, and {"gather": PID}
+by {"gone": PID} once every process of its group ended: an orphan that builds an entry, too.
 """
 
 from __future__ import annotations
@@ -69,11 +69,12 @@ def main() -> int:
             await_group(order["gather"])
             say({"gone": order["gather"]})
             continue
-        pid = os.fork()
-        if pid == 0:
+        if "wait" in order:
+            _, status = os.waitpid(order["wait"], 0)
+            say({"status": os.waitstatus_to_exitcode(status)})
+            continue
+        if os.fork() == 0:
             child(order["words"], order["log"], order["cache"])
-        _, status = os.waitpid(pid, 0)
-        say({"status": os.waitstatus_to_exitcode(status)})
     return 0
 
 

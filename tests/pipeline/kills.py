@@ -8,13 +8,15 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 Phase = Literal["before", "staging", "building", "publishing", "between"]
 Victim = Literal["group", "command", "builder"]
+POLL_SECONDS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ def files_below(folder: Path) -> list[tuple[str, int]]:
     return found
 
 
+def fields_of(process: Path) -> list[str]:
+    """Return what /proc tells of a process or thread behind its name: state, parent, group, ..."""
+    return (process / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+
+
 class Forker:
     """Runs commands in processes that are there at once; see `kill_program`."""
 
@@ -119,8 +126,9 @@ class Forker:
         self._order({"words": words, "log": str(machine.log), "cache": str(machine.cache)})
         return int(self._answer()["pid"])
 
-    def wait(self) -> int:
-        """Wait for the command and return its status."""
+    def wait(self, pid: int) -> int:
+        """Wait for a command and return its status."""
+        self._order({"wait": pid})
         return int(self._answer()["status"])
 
     def gather(self, pid: int) -> None:
@@ -130,8 +138,7 @@ class Forker:
 
     def run(self, words: list[str], machine: Machine) -> int:
         """Run a command to its end."""
-        self.start(words, machine)
-        return self.wait()
+        return self.wait(self.start(words, machine))
 
     def _order(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -155,27 +162,44 @@ class Attempt:
     def alive(self) -> bool:
         """Whether the command has not ended yet."""
         with contextlib.suppress(OSError):
-            text = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace")
-            return text.rpartition(")")[2].split()[0] != "Z"
+            return fields_of(Path(f"/proc/{self.pid}"))[0] != "Z"
         return False
 
     def builder(self) -> int | None:
         """Return the process that builds an entry just now."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, IndexError):
-                fields = (folder / "stat").read_text(encoding="ascii", errors="replace")
-                if int(fields.rpartition(")")[2].split()[1]) == self.pid:
-                    return int(folder.name)
+        for pid, _ in self._group():
+            with contextlib.suppress(OSError):
+                if b"cache.build" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    return pid
         return None
 
-    def end(self, victim: Victim) -> bool:
-        """Send SIGKILL; False where the victim was gone already."""
+    def freeze(self) -> None:
+        """Stop every process of the group, and return when none of them can do another thing."""
         with contextlib.suppress(ProcessLookupError):
-            if victim == "group":
-                os.killpg(self.pid, signal.SIGKILL)
-                return True
-            target = self.builder() if victim == "builder" else self.pid
-            if target is not None:
-                os.kill(target, signal.SIGKILL)
-                return True
-        return False
+            os.killpg(self.pid, signal.SIGSTOP)
+            while any(states.strip("TZX") for _, states in self._group()):
+                time.sleep(POLL_SECONDS)
+
+    def thaw(self) -> None:
+        """Let a frozen group go on."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGCONT)
+
+    def _group(self) -> Iterator[tuple[int, str]]:
+        """Yield the number of every process of the group, and the states of its threads, a letter each."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError):
+                if int(fields_of(folder)[2]) == self.pid:
+                    tasks = (folder / "task").iterdir()
+                    yield int(folder.name), "".join(fields_of(task)[0] for task in tasks)
+
+    def end(self, victim: Victim) -> bool:
+        """Send SIGKILL, and let the others go on; False where the victim was gone already."""
+        target = self.builder() if victim == "builder" else self.pid
+        ended = False
+        if target is not None:
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if victim == "group" else os.kill)(target, signal.SIGKILL)
+                ended = True
+        self.thaw()
+        return ended

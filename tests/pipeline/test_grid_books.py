@@ -115,7 +115,7 @@ def kill_often(forker: Forker, machine: Machine, kills: int, points: int) -> int
             time.sleep(0.002)
         time.sleep(dice.uniform(0.0, 0.1))
         send(pid, signal.SIGKILL, "group")
-        hits += forker.wait() == -signal.SIGKILL
+        hits += forker.wait(pid) == -signal.SIGKILL
     return hits
 
 

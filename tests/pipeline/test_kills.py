@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import pytest
 
 from cache import CacheKey, Store
 from cache.staging import LOG_NAME, read_frames
-from tests.pipeline.kills import Attempt, Forker, Machine, Phase, Victim
+from tests.pipeline.kills import POLL_SECONDS, Attempt, Forker, Machine, Phase, Victim
 
 DATA = os.environ.get("PENULTIMATE_TEST_DATA")
 on_real_images = pytest.mark.skipif(
@@ -28,7 +28,7 @@ on_real_images = pytest.mark.skipif(
 )
 PROGRAM = Path(__file__).with_name("kill_program.py")
 ROOT = Path(__file__).parent.parent.parent
-IMAGES = {"train": 6, "validation": 3, "test": 3}
+IMAGES = {"train": 6, "test": 3}
 """A class."""
 CLASSES = 5
 STUDY = """
@@ -49,9 +49,10 @@ source = "csv:split.csv"
 batch_size = 2
 num_workers = 1
 """
-ENTRIES = 6
+ENTRIES = 4
 PATIENCE_SECONDS = 120.0
-POLL_SECONDS = 0.0005
+KILLS_A_MACHINE = 8
+"""After so many it is allowed to finish, and looked at."""
 FRESH_SECONDS = 9.0
 """About how long a command takes that has to load torch first."""
 
@@ -121,7 +122,7 @@ def expected(forker: Forker, images: Path, tmp_path_factory: pytest.TempPathFact
 def forked(forker: Forker, machine: Machine) -> Attempt:
     """Start the command in a process that has torch already."""
     pid = forker.start(words_for(machine), machine)
-    return Attempt(pid, forker.wait, lambda: forker.gather(pid))
+    return Attempt(pid, lambda: forker.wait(pid), lambda: forker.gather(pid))
 
 
 def anew(environment: dict[str, str], machine: Machine) -> Attempt:
@@ -140,19 +141,21 @@ class Aim:
     """Which process is to be ended, and when."""
 
     phase: Phase | None
-    """Wait for this phase; None = from the start of the process."""
+    """In this phase; None = wherever it is then."""
     delay: float
-    """Seconds after that."""
+    """Seconds after the phase is seen, or after the start of the process."""
     victim: Victim
+    fresh: bool = False
+    """Whether the process loads torch on its way."""
 
 
 LENGTHS: dict[Phase | None, float] = {
-    None: 0.6, "staging": 0.5, "building": 0.6, "publishing": 0.015, "between": 0.5, "before": 0.0
+    None: 0.6, "before": 0.8, "staging": 0.6, "building": 0.12, "publishing": 0.01, "between": 0.02
 }  # fmt: skip
-"""About how long a phase takes: delays are drawn over a little more than that."""
+"""About how long a phase takes: delays are drawn over that."""
 
 
-def draw(dice: random.Random) -> Aim:
+def draw(dice: random.Random, fresh_share: float) -> Aim:
     """Aim anywhere; the short phases more often than chance would hit them."""
     phase: Phase | None = dice.choices(
         [None, "staging", "building", "publishing", "between"], [1.0, 3.5, 2.0, 3.0, 0.5]
@@ -160,99 +163,99 @@ def draw(dice: random.Random) -> Aim:
     victim: Victim = dice.choices(["group", "command", "builder"], [7, 2, 1])[0]
     if victim == "builder":
         phase = "building"
+    if phase is None and dice.random() < fresh_share:
+        return Aim(None, dice.uniform(0.0, FRESH_SECONDS), victim, fresh=True)
     return Aim(phase, dice.uniform(0.0, LENGTHS[phase]), victim)
+
+
+def draw_all(kills: int, wanted: dict[Phase, int], fresh_share: float) -> list[Aim]:
+    """Aim so often at each wanted phase, and otherwise anywhere, in any order."""
+    dice = random.Random(kills)
+    aims = [
+        Aim(phase, dice.uniform(0.0, LENGTHS[phase]), "group")
+        for phase, count in wanted.items()
+        for _ in range(count)
+    ]
+    aims += [draw(dice, fresh_share) for _ in range(kills - len(aims))]
+    dice.shuffle(aims)
+    return aims
 
 
 def kill(machine: Machine, attempt: Attempt, aim: Aim) -> tuple[Phase | None, int]:
     """Watch an attempt, end it as aimed, and say what it was doing then and how it ended.
 
+    It is stopped when its moment comes, and ended if it is in its phase then. If it is not, it goes on, and
+    is stopped sooner when the phase comes again: a short phase is hit however slow this machine is.
     The phase is None where the attempt was done before its moment came. Until then every entry that can
     be seen is looked at the moment it appears.
     """
     before = machine.traces()
-    deadline: float | None = time.monotonic() + aim.delay if aim.phase is None else None
+    delay, due = aim.delay, time.monotonic() + aim.delay if aim.phase is None else None
     patience = time.monotonic() + PATIENCE_SECONDS
-    ended = False
-    while attempt.alive():
+    hit: Phase | None = None
+    while hit is None and attempt.alive():
         assert time.monotonic() < patience, machine.said()
         machine.check_visible()
-        if deadline is None and machine.traces().since(before) == aim.phase:
-            deadline = time.monotonic() + aim.delay
-        if deadline is not None and time.monotonic() >= deadline:
-            ended = attempt.end(aim.victim)
-            if aim.victim != "builder" or ended:
-                break
+        if due is None and machine.traces().since(before) == aim.phase:
+            due = time.monotonic() + delay
+        if due is not None and time.monotonic() >= due:
+            attempt.freeze()
+            phase = machine.traces().since(before)
+            if aim.phase in {None, phase} and attempt.end(aim.victim):
+                hit = phase
+            else:
+                attempt.thaw()
+                delay, due = delay / 2, None
         time.sleep(POLL_SECONDS)
     status = attempt.wait()
     if aim.victim == "group":
         attempt.gather()
-    if ended and aim.victim == "builder" and status == 1:
-        return "building", status
-    hit = ended and status == -signal.SIGKILL
-    return (machine.traces().since(before) if hit else None), status
+    # A process that had just ended by itself cannot be killed; a builder's end is the job's failure.
+    return (hit if status in {-signal.SIGKILL, 1} else None), status
 
 
-@dataclass(frozen=True)
+@dataclass
 class Campaign:
-    """What came of many kills."""
+    """Many kills on one machine after the other, and what came of them."""
 
-    phases: Counter[Phase]
-    victims: Counter[Victim]
-    statuses: Counter[int]
-    machines: int
-    seconds: float
+    forker: Forker
+    environment: dict[str, str]
+    images: Path
+    expected: dict[str, str]
+    folder: Path
+    phases: Counter[Phase] = field(default_factory=Counter)
+    victims: Counter[Victim] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    machines: int = 0
 
+    def machine(self) -> Machine:
+        """Return the machine that is worked on next, with nothing on it."""
+        self.machines += 1
+        return machine_in(self.folder / f"machine{self.machines}", self.images, self.expected)
 
-def wage(
-    kills: int,
-    wanted: dict[Phase, int],
-    fresh_share: float,
-    forker: Forker,
-    environment: dict[str, str],
-    tmp_path: Path,
-    images: Path,
-    expected: dict[str, str],
-) -> Campaign:
-    """Kill until there were enough kills, and enough in each phase; check after every one of them."""
-    dice = random.Random(kills)
-    phases: Counter[Phase] = Counter()
-    victims: Counter[Victim] = Counter()
-    statuses: Counter[int] = Counter()
-    number = 0
-    start = time.monotonic()
+    def strike(self, machine: Machine, aim: Aim) -> bool:
+        """Start the command and end it as aimed; False where it was done before its moment came."""
+        failures = len(machine.failures())
+        attempt = anew(self.environment, machine) if aim.fresh else forked(self.forker, machine)
+        hit, status = kill(machine, attempt, aim)
+        self.statuses[status] += 1
+        machine.check_visible()
+        told = machine.failures()
+        assert len(told) == failures + (status == 1), told
+        assert all("SIGKILL" in reason and "run again" in reason for reason in told), told
+        if hit is None:
+            assert status == 0, machine.said()
+            return False
+        self.phases[hit] += 1
+        self.victims[aim.victim] += 1
+        return True
 
-    def lacking() -> list[Phase]:
-        return [phase for phase, count in wanted.items() if phases[phase] < count]
-
-    while phases.total() < kills or lacking():
-        assert phases.total() < 3 * kills + 10, f"never ended while {lacking()}: {phases}"
-        machine = machine_in(tmp_path / f"machine{number}", images, expected)
-        number += 1
-        builders_ended = 0
-        while True:
-            aim = draw(dice)
-            if phases.total() >= kills // 2 and lacking():
-                phase = dice.choice(lacking())
-                aim = Aim(phase, dice.uniform(0.0, LENGTHS[phase]), "group")
-            fresh = aim.phase is None and dice.random() < fresh_share
-            if fresh:
-                aim = Aim(None, dice.uniform(0.0, FRESH_SECONDS), aim.victim)
-            attempt = anew(environment, machine) if fresh else forked(forker, machine)
-            hit, status = kill(machine, attempt, aim)
-            statuses[status] += 1
-            machine.check_visible()
-            failures = machine.failures()
-            assert len(failures) == builders_ended + (status == 1), failures
-            assert all("SIGKILL" in reason and "run again" in reason for reason in failures), failures
-            builders_ended = len(failures)
-            if hit is None:
-                assert status == 0, machine.said()
-                break
-            phases[hit] += 1
-            victims[aim.victim] += 1
-        assert machine.digests() == expected
-        assert forker.run(["cache", "verify", "--quiet"], machine) == 0
-    return Campaign(phases, victims, statuses, number, time.monotonic() - start)
+    def finish(self, machine: Machine) -> None:
+        """Let the command do what is left, and look at every byte."""
+        assert self.forker.run(words_for(machine), machine) == 0, machine.said()
+        machine.check_visible()
+        assert machine.digests() == self.expected
+        assert self.forker.run(["cache", "verify", "--quiet"], machine) == 0
 
 
 @pytest.mark.parametrize(
@@ -262,7 +265,7 @@ def wage(
         pytest.param(
             100,
             0.7,
-            {"before": 3, "staging": 20, "building": 10, "publishing": 10, "between": 3},
+            {"before": 3, "staging": 20, "building": 15, "publishing": 15, "between": 3},
             marks=pytest.mark.slow,
         ),
     ],
@@ -277,24 +280,34 @@ def test_kills_cost_nothing_but_time(
     images: Path,
     expected: dict[str, str],
     tmp_path: Path,
-    record_property: Callable[[str, object], None],
 ) -> None:
     """End the real command again and again, go on, and find every entry as an undisturbed run has it."""
-    campaign = wage(kills, wanted, fresh_share, forker, environment, tmp_path, images, expected)
-    record_property("kills", str(campaign))
-    assert campaign.phases.total() >= kills
-    assert all(campaign.phases[phase] >= count for phase, count in wanted.items()), campaign
+    campaign = Campaign(forker, environment, images, expected, tmp_path)
+    machine = campaign.machine()
+    for number, aim in enumerate(draw_all(kills, wanted, fresh_share), start=1):
+        while not campaign.strike(machine, aim):
+            assert campaign.machines < kills, f"never ended by {aim}: {campaign.phases}"
+            campaign.finish(machine)
+            machine = campaign.machine()
+        if number % KILLS_A_MACHINE == 0:
+            campaign.finish(machine)
+            machine = campaign.machine()
+    campaign.finish(machine)
+    counts = {name: dict(getattr(campaign, name)) for name in ("phases", "victims", "statuses")}
+    sys.stdout.write(f"{counts} on {campaign.machines} machines\n")
+    assert campaign.phases.total() == kills
+    assert all(campaign.phases[phase] >= count for phase, count in wanted.items()), campaign.phases
 
 
 @on_real_images
 def test_a_waiting_command_takes_over_from_one_that_was_ended(
-    forker: Forker, environment: dict[str, str], images: Path, expected: dict[str, str], tmp_path: Path
+    forker: Forker, images: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     """The second says for whom it waits, goes on within five seconds, and both together do the work once."""
     machine = machine_in(tmp_path / "machine", images, expected)
-    first = anew(environment, machine)
+    first = forked(forker, machine)
     wait_for(lambda: bool(machine.traces().staged), machine)
-    os.killpg(first.pid, signal.SIGSTOP)
+    first.freeze()
     second = forked(forker, machine)
     wait_for(lambda: f"held by process {first.pid} of" in machine.said(), machine)
     before = machine.traces()

@@ -95,7 +95,7 @@ def start(forker: Forker, machine: Machine, workers: int) -> Attempt:
     """Start the command, as a person would type it."""
     words = ["fine-tune", str(machine.folder / "study.toml"), "--jobs", str(workers)]
     pid = forker.start(words, machine)
-    return Attempt(pid, forker.wait, lambda: forker.gather(pid))
+    return Attempt(pid, lambda: forker.wait(pid), lambda: forker.gather(pid))
 
 
 def undisturbed(forker: Forker, machine: Machine, workers: int) -> dict[str, Any]:
