@@ -110,8 +110,9 @@ class StagingLog:
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Close the file; the log stays for a later resume."""
-        os.close(self._descriptor)
+        """Close the file; the log stays for a later resume. What had to reach the disk was synced before."""
+        with contextlib.suppress(OSError):  # network file systems may tell of a full disk now
+            os.close(self._descriptor)
 
 
 def read_frames(path: Path, *, headers_only: bool = False) -> Iterator[Frame]:

@@ -56,15 +56,19 @@ def list_entries(coordinates: tuple[str, ...], remote: str | None, as_json: bool
 
 @cache.command()
 @click.argument("key")
+@click.option("--remote", help="Show what a remote says of it instead.")
 @output_options
-def show(key: str, as_json: bool, quiet: bool) -> None:
+def show(key: str, remote: str | None, as_json: bool, quiet: bool) -> None:
     """Show one entry by its KEY, or the beginning of it: coordinates, recipe, provenance."""
-    from pipeline.share import complete, described
+    from pipeline.share import complete, described, described_there
+    from pipeline.text_tables import facts_text
 
     store = opened(quiet)
-    facts = described(store, complete(store, key))
-    if as_json or not quiet:
+    facts = described(store, complete(store, key)) if remote is None else described_there(store, remote, key)
+    if as_json:
         print_json(facts)
+    elif not quiet:
+        click.echo(facts_text(facts))
 
 
 def _transfer(name: str, about: str) -> None:

@@ -79,6 +79,29 @@ def described(store: Store, key: str) -> dict[str, Any]:
     }
 
 
+def described_there(store: Store, url: str, beginning: str) -> dict[str, Any]:
+    """Return what a remote says of one entry, whose bytes nobody has checked yet, as JSON values."""
+    from cache.share import read_manifest
+
+    remote = _remote(url, store)
+    remote.require_place()
+    command = f"`penultimate cache list --remote {shlex.quote(remote.url)}`"
+    manifest = read_manifest(remote, only_one(beginning, remote.keys(), command))
+    return {
+        "key": manifest.key,
+        "remote": remote.url,
+        "file": manifest.data_name,
+        "bytes": manifest.nbytes,
+        "content_digest": manifest.content_digest,
+        "shape": [manifest.rows, manifest.dimension],
+        "dtype": manifest.dtype,
+        "coordinates": manifest.coordinates,
+        "classes": manifest.classes,
+        "multi_label": manifest.multi_label,
+        "provenance": manifest.provenance,
+    }
+
+
 def complete(store: Store, beginning: str) -> str:
     """Find the one key here that begins so."""
     return only_one(beginning, store.keys(), "`penultimate cache list`")

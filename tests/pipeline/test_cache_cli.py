@@ -112,6 +112,9 @@ REFUSED: list[tuple[str, tuple[str, ...], int, tuple[str, ...]]] = [
     ("a remote that is not there", ("pull", "/nonexistent/place"), 3, ("/nonexistent/place", "no such folder")),
     ("a remote that is not there, to list", ("list", "--remote", "gone"), 3, ("gone: no such folder", "mount")),
     ("a URL that is not there", ("pull", "file:///nonexistent"), 3, ("file:///nonexistent", "no such folder")),
+    ("an empty remote to show", ("show", "ab", "--remote", ""), 2, ("empty", "name one")),
+    ("a remote that is not there, to show", ("show", "ab", "--remote", "gone"), 3, ("gone: no such folder",)),
+    ("no such key there", ("show", "zz", "--remote", "."), 2, ("0 entries begin with 'zz'", "list --remote .")),
     ("an unknown kind of URL", ("push", "nosuch://x/y"), 2, ("nosuch://x/y", "correct the URL")),
     ("a push to the web", ("push", "http://127.0.0.1:9/x"), 2, ("127.0.0.1:9", "pulling only", "push to")),
     ("a file as a remote", ("push", "l.csv"), 3, ("l.csv", "Not a directory", "move that away")),
@@ -285,9 +288,32 @@ def test_what_an_import_did_is_told(shop, penultimate):
     other = penultimate("cache", "import", "f.npy", "l.csv", *WHERE)
     assert f"note: {row['key'][:12]} is of the same backbone, data set and split" in other.err
     assert "note: f.npy: float64 is rounded to float32" in other.err
-    shown = json.loads(penultimate("cache", "show", row["key"][:12]).out)
+    shown = json.loads(penultimate("cache", "show", row["key"][:12], "--json").out)
     assert shown["class_names"] == ["x", "y"]
     assert {"features", "written", "host"} <= set(shown["provenance"])
+
+
+def test_an_entry_is_shown_here_and_there(shop, penultimate):
+    """For people a line a fact, of a long list the beginning; what a remote says may be anybody's words."""
+    assert penultimate("cache", "push", "remote", "--key", key()).status == 0
+    here = json.loads(penultimate("cache", "show", key()[:9], "--json").out)
+    there = json.loads(penultimate("cache", "show", key()[:9], "--remote", "remote", "--json").out)
+    same = ("key", "content_digest", "shape", "coordinates", "classes", "multi_label", "provenance")
+    assert {name: there[name] for name in same} == {name: here[name] for name in same}
+    assert there["bytes"] == entries()[0].stat().st_size
+    assert (Path("remote") / there["file"]).read_bytes() == entries()[0].read_bytes()
+    text = penultimate("cache", "show", key()[:9]).out
+    assert {f"key {key()}", f"coordinates.split {here['coordinates']['split']}"} <= {
+        " ".join(line.split()) for line in text.splitlines()
+    }
+    manifest = Path("remote/manifests") / f"{key()}.json"
+    plain = json.loads(manifest.read_bytes())
+    manifest.write_text(json.dumps({**plain, "provenance": {"who\n": "\x1b[31mme", "many": list(range(99))}}))
+    lines = penultimate("cache", "show", key()[:9], "--remote", "remote").out.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert [" ".join(line.split()) for line in lines[-2:]] == [
+        r"provenance.who\n \x1b[31mme", "provenance.many 0, 1, 2, 3, 4, 5, 6, 7, ... (99)"
+    ]  # fmt: skip
 
 
 def test_what_was_removed_can_be_taken_back(shop, penultimate):
