@@ -8,8 +8,9 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from typing import Any, Literal
 Phase = Literal["before", "staging", "building", "publishing", "between"]
 Victim = Literal["group", "command", "builder"]
 POLL_SECONDS = 0.0005
+PROGRAM = Path(__file__).with_name("kill_program.py")
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,22 @@ class Forker:
         assert self._process.stdout is not None
         answer: dict[str, Any] = json.loads(self._process.stdout.readline() or "{}")
         return answer
+
+
+@contextlib.contextmanager
+def forking(environment: Mapping[str, str], folder: Path) -> Iterator[Forker]:
+    """Run commands in processes that have torch already, all in one folder and environment."""
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAM)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment,
+    ) as process:
+        yield Forker(process)
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @dataclass

@@ -17,6 +17,7 @@ import pytest
 
 from tests.cache.servers import ACCESS_KEY, SECRET_KEY, s3_server
 from tests.pipeline import bare_environment
+from tests.pipeline.kills import Forker, Machine, forking
 
 DATA = os.environ.get("PENULTIMATE_TEST_DATA")
 pytestmark = pytest.mark.skipif(not DATA, reason="PENULTIMATE_TEST_DATA names no folder of real images")
@@ -53,12 +54,6 @@ lambdas = { min = 1e-3, max = 1e3, count = 7 }
 """
 ENTRIES = 8
 JOBS = 4
-WEIGHTS = """
-import safetensors.torch, sys, timm, torch
-torch.manual_seed(7)
-network = timm.create_model("test_vit.r160_in1k", pretrained=False)
-safetensors.torch.save_file(network.state_dict(), sys.argv[1])
-"""
 
 
 @dataclass(frozen=True)
@@ -116,6 +111,21 @@ class Computer:
         return found
 
 
+@dataclass(frozen=True)
+class Workstation(Computer):
+    """The computer with images and torch, which is loaded once for all commands."""
+
+    forker: Forker
+
+    def run(self, *words: str, command: tuple[str, ...] | None = None) -> str:
+        """Run a command in a process that has torch already; it has to do all it was asked to."""
+        assert command is None
+        machine = Machine(self.work, self.home / "features", self.home / "log")
+        machine.log.unlink(missing_ok=True)
+        assert self.forker.run(list(words), machine) == 0, (words, machine.said()[-3000:])
+        return machine.said()
+
+
 def fitted(probe: Path) -> tuple[dict[str, Any], bytes]:
     """Return a probe's header and its coefficients' bytes; the library shuffles the header's lines."""
     raw = probe.read_bytes()
@@ -138,21 +148,26 @@ def some_rows(source: Path, counts: Mapping[str, int]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory) -> Computer:
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workstation]:
     """The machine with images and torch, its features cached, its probes joined."""
+    import safetensors.torch
+    import timm
+
     assert DATA is not None
-    computer = Computer(
-        tmp_path_factory.mktemp("mine"), (sys.executable, "-m", "pipeline.cli"), {"PYTHONPATH": str(ROOT)}
-    )
+    home = tmp_path_factory.mktemp("mine")
+    computer = Computer(home, (sys.executable, "-m", "pipeline.cli"), {"PYTHONPATH": str(ROOT)})
     (computer.work / "images").mkdir(parents=True)
     (computer.work / "weights").mkdir()
     for name, folder in (("flowers", "flowers12"), ("scenes", "miml-scenes")):
         lines = some_rows(Path(DATA).resolve() / folder, {"train": 4, "test": 2})
         (computer.work / "images" / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (computer.work / "study.toml").write_text(STUDY, encoding="utf-8")
-    computer.run("-c", WEIGHTS, "weights/vit.safetensors", command=(sys.executable,))
-    computer.run("run", "study.toml")
-    return computer
+    network = timm.create_model("test_vit.r160_in1k", pretrained=False)
+    safetensors.torch.save_file(network.state_dict(), computer.work / "weights/vit.safetensors")
+    with forking(computer.environment(), computer.work) as forker:
+        workstation = Workstation(home, computer.command, computer.variables, forker)
+        workstation.run("run", "study.toml")
+        yield workstation
 
 
 @pytest.fixture(scope="module")

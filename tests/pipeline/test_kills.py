@@ -19,14 +19,13 @@ import pytest
 
 from cache import CacheKey, Store
 from cache.staging import LOG_NAME, read_frames
-from tests.pipeline.kills import POLL_SECONDS, Attempt, Forker, Machine, Phase, Victim
+from tests.pipeline.kills import POLL_SECONDS, Attempt, Forker, Machine, Phase, Victim, forking
 
 DATA = os.environ.get("PENULTIMATE_TEST_DATA")
 on_real_images = pytest.mark.skipif(
     not DATA or sys.platform != "linux",
     reason="PENULTIMATE_TEST_DATA names no folder of real images, or there is no /proc to watch groups in",
 )
-PROGRAM = Path(__file__).with_name("kill_program.py")
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = {"train": 6, "test": 3}
 """A class."""
@@ -97,16 +96,8 @@ def words_for(machine: Machine) -> list[str]:
 @pytest.fixture(scope="module")
 def forker(environment: dict[str, str]) -> Iterator[Forker]:
     """Commands in processes that have torch already."""
-    with subprocess.Popen(
-        [sys.executable, str(PROGRAM)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        yield Forker(process)
-        assert process.stdin is not None
-        process.stdin.close()
+    with forking(environment, ROOT) as forker:
+        yield forker
 
 
 @pytest.fixture(scope="module")
