@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cache.atomic import make_file, make_folder
+from cache.atomic import forget, make_file, make_folder
 from cache.entry import Entry, map_entry, open_entry, verify_values
 from cache.errors import CacheReadError, CacheWriteError, DamagedEntryError, NewerFormatError
 from cache.hashing import BytesDone
@@ -102,7 +102,7 @@ def admit(
         there = store.read(arrived.key, proved=done.proved)
         if done.placed:
             return Admission(there, "added")
-    path.unlink(missing_ok=True)
+    forget(path)
     if there.content_digest == arrived.content_digest:
         return Admission(there, "present")
     deviation = largest_deviation(there, arrived)
@@ -179,5 +179,5 @@ def _out_of_the_way(path: Path, aside: Path | None) -> Path | None:
             path.replace(aside)
             os.utime(aside)
             return aside
-    path.unlink(missing_ok=True)
+    forget(path)
     return None

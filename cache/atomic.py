@@ -194,6 +194,12 @@ def sealed(path: Path, root: Path) -> Path:
     return path
 
 
+def forget(path: Path) -> None:
+    """Remove a file that nobody needs; one that the system does not let go stays until `cache.sweep` finds it."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def set_aside(path: Path, folder: Path) -> Path:
     """Move a file into a folder of its store under a name of its own, and return that.
 

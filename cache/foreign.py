@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cache.admit import incoming_folder
 from cache.annotations import Annotations, about
-from cache.atomic import temporary_name
+from cache.atomic import forget, temporary_name
 from cache.children import run_child
 from cache.digests import digest_of_file
 from cache.entry import Entry
@@ -145,7 +145,7 @@ def import_hdf5(
         where = {"hdf5": source.name, "dataset": dataset, **(provenance or {})}
         return _import_npy(store, target, source, annotations, coordinates, where)
     finally:
-        target.unlink(missing_ok=True)
+        forget(target)
 
 
 def _refuse_other_than_hdf5(source: Path) -> None:

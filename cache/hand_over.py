@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from cache.admit import Admission, Refusal, admit, incoming_folder, refusing
-from cache.atomic import create_file, temporary_name, write_errors
+from cache.atomic import create_file, forget, temporary_name, write_errors
 from cache.entry import open_entry, read_provenance
 from cache.errors import InvalidInputError
 from cache.inputs import require_file
@@ -15,7 +15,7 @@ from cache.keys import CacheKey, canonical_json, digest_of_key
 from cache.layout import DefectError
 from cache.locks import KeyLock
 from cache.store import Store
-from cache.system import place_if_absent, sync_folder
+from cache.system import file_opener, place_if_absent, sync_folder
 
 _CHUNK_BYTES = 1 << 22
 
@@ -39,7 +39,7 @@ def export_entry(store: Store, key: CacheKey | str, target: Path) -> Path:
     InvalidInputError
         The target exists, or what lies where its provenance would go; or it is named as provenance is.
     CacheWriteError
-        The disk refused; no partial file stays.
+        The disk refused; no partial file stays, the provenance may.
     """
     entry = store.read(key)
     with write_errors(target, "exporting"):
@@ -50,20 +50,18 @@ def export_entry(store: Store, key: CacheKey | str, target: Path) -> Path:
             raise InvalidInputError(
                 f"{target}: its provenance goes beside it under that name: name it ....h5"
             )
-        for path in (target, side):
-            if os.path.lexists(path):
-                raise InvalidInputError(f"{path}: exists already: remove it, or name another file")
+        provenance = canonical_json(read_provenance(entry.path))
+        _refuse_taken(target, provenance)
         temporary = temporary_name(target)
         try:
             _copy(entry.path, temporary)
-            if not create_file(side, canonical_json(read_provenance(entry.path))):
-                raise InvalidInputError(f"{side}: exists already: remove it, or name another file")
+            if not create_file(side, provenance):
+                _refuse_taken(target, provenance)
             if not place_if_absent(temporary, target):
-                side.unlink()
-                raise InvalidInputError(f"{target}: exists already: remove it, or name another file")
+                raise _taken(target)
             sync_folder(target.parent)
         finally:
-            temporary.unlink(missing_ok=True)
+            forget(temporary)
     return target
 
 
@@ -105,7 +103,23 @@ def import_entry(store: Store, source: Path, *, key: CacheKey | str | None = Non
                 refusal=refusal,
             )
         finally:
-            waiting.unlink(missing_ok=True)
+            forget(waiting)
+
+
+def _refuse_taken(target: Path, provenance: bytes) -> None:
+    """Refuse a name that is taken; provenance that is the same was left by an export that was broken off."""
+    if os.path.lexists(target):
+        raise _taken(target)
+    side = target.with_suffix(".json")
+    if os.path.lexists(side):
+        with open(side, "rb", opener=file_opener()) as file:
+            if file.read(len(provenance) + 1) != provenance:
+                raise _taken(side)
+
+
+def _taken(path: Path) -> InvalidInputError:
+    """Return what is to be said of a name that is taken."""
+    return InvalidInputError(f"{path}: exists already: remove it, or name another file")
 
 
 def _copy(source: Path, target: Path) -> None:

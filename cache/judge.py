@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from cache.admit import check_file, incoming_folder
-from cache.atomic import temporary_name
+from cache.atomic import forget, temporary_name
 from cache.errors import KeyMissingError
 from cache.hashing import BytesDone
 from cache.manifest import Manifest, contradicting, contradiction
@@ -55,5 +55,5 @@ def _can_be_pulled(store: Store, remote: Remote, manifest: Manifest, progress: P
     except KeyMissingError:  # damaged is a kind of missing
         return False
     finally:
-        waiting.unlink(missing_ok=True)
+        forget(waiting)
     return True

@@ -183,7 +183,7 @@ def collect(store: Store, infos: Iterable[EntryInfo]) -> list[EntryInfo]:
 
 
 def restore(store: Store, key: CacheKey | str) -> Entry:
-    """Take an entry back from the trash, verified.
+    """Take an entry back from the trash, verified; a sound one that is there stays, and so does the trash.
 
     Raises
     ------
@@ -196,11 +196,16 @@ def restore(store: Store, key: CacheKey | str) -> Entry:
     trashed = store.root / "trash" / target.stem / target.name
     if not trashed.is_file():
         raise KeyMissingError(f"{trashed}: not in the trash: extract it, or pull it")
+    there = store.sound(key, to_write=True)
+    if there is not None:
+        store.notify(f"key {target.stem[:12]}...: is there already, what lies in the trash stays in it")
+        return there
     make_folder(target.parent, store.root)
     with write_errors(target, "taking back from the trash"):
         place_if_absent(trashed, target)
         side = trashed.with_suffix(".json")
         if side.is_file() and not target.with_suffix(".json").exists():
             side.replace(target.with_suffix(".json"))
-    shutil.rmtree(trashed.parent, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        shutil.rmtree(trashed.parent)
     return store.read(key)

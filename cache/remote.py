@@ -14,6 +14,7 @@ where it is absent, either manifest is complete and names bytes that are there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import re
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from cache.atomic import write_errors
+from cache.atomic import write_all, write_errors
 from cache.attempts import Attempts, failure, shown
 from cache.errors import CacheWriteError, InvalidInputError, KeyMissingError, RemoteError
 from cache.filesystems import FileSystem
@@ -200,14 +201,14 @@ class Remote:
         CacheWriteError
             This disk is full, or refuses.
         """
-        with _opened(target) as file:
+        with _appended(target) as file:
             if file.tell() > nbytes:
                 file.truncate(0)
             before = file.tell()
             _refuse_too_large(target, nbytes - before)
             for piece in self._pieces(name, before, nbytes, "downloading"):
                 with write_errors(target, "downloading"):
-                    file.write(piece)
+                    write_all(file.fileno(), piece, file.tell())
                 if progress is not None:
                     progress(file.tell(), nbytes)
         return before
@@ -238,10 +239,16 @@ class Remote:
             yield piece
 
 
-def _opened(target: Path) -> IO[bytes]:
+@contextlib.contextmanager
+def _appended(target: Path) -> Iterator[IO[bytes]]:
     """Open a file to add to its end; what is written goes to the system at once."""
     with write_errors(target, "downloading"):
-        return target.open("ab", buffering=0)
+        file = target.open("ab", buffering=0)
+    try:
+        yield file
+    finally:
+        with write_errors(target, "downloading"):
+            file.close()
 
 
 def _refuse_too_large(target: Path, nbytes: int) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Literal
 
 from cache.admit import Admission, Refusal, admit, incoming_folder, waiting_file
+from cache.atomic import forget
 from cache.errors import DamagedEntryError, InvalidInputError, KeyMissingError
 from cache.judge import State, state_of, state_of_theirs
 from cache.keys import CacheKey, canonical_json, digest_of_key
@@ -181,7 +182,7 @@ def _pull_one(store: Store, remote: Remote, key: str, dry_run: bool, progress: _
     with KeyLock(store.root / "locks", key).held(store.notify):
         admission = _fetch(store, remote, manifest, refusal, progress)
         for left in incoming_folder(store).glob(f"{key}.*.part"):
-            left.unlink(missing_ok=True)  # of a file that the remote has since replaced
+            forget(left)  # of a file that the remote has since replaced
     status: Literal["received", "present", "different"] = (
         "received" if admission.status == "added" else admission.status
     )

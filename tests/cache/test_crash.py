@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ PROGRAM = Path(__file__).with_name("crash_program.py")
 KEYS_PROGRAM = Path(__file__).with_name("keys_program.py")
 FAULTS = Path(__file__).with_name("faults.c")
 FAULTS_PROGRAM = "tests.cache.faults_program"
+WORKS = ("write", "move")
 REPOSITORY = Path(__file__).parents[2]
 KEY = CacheKey.from_ingredients({"backbone": "resnet50", "recipe_version": 1})
 ROWS = 24
@@ -69,11 +71,14 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def answers(faults: Path, folder: Path, kind: str, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
-    """Run the program with a fault at each of these operations, and again without."""
+def answers(
+    faults: Path, work: str, folder: Path, kind: str, numbers: Iterable[int]
+) -> Iterator[dict[str, Any]]:
+    """Do a work with a fault at each of these operations, and again without."""
+    folder.mkdir(exist_ok=True)
     code = str(getattr(errno, kind, kind))
     done = subprocess.run(
-        [sys.executable, "-m", FAULTS_PROGRAM, str(folder), code, *map(str, numbers)],
+        [sys.executable, "-m", FAULTS_PROGRAM, work, str(folder), code, *map(str, numbers)],
         env={**os.environ, "LD_PRELOAD": str(faults), "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         text=True,
@@ -82,52 +87,75 @@ def answers(faults: Path, folder: Path, kind: str, numbers: Iterable[int]) -> It
     return map(json.loads, done.stdout.splitlines())
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """What comes of a work without a fault."""
+
+    said: str
+    seen: list[str]
+    operations: list[str]
+    """Names of its file operations, those of libhdf5 in a child as well."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    faults: Path, reference: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Undisturbed]:
+    found = {}
+    for work in WORKS:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        (answer,) = answers(faults, work, folder, "exit", [0])
+        assert answer["first"][0] == 0
+        assert answer["seen"] == [reference]
+        names = (folder / "exit-0.log").read_text(encoding="ascii").split()
+        found[work] = Undisturbed(answer["first"][1], answer["seen"], names)
+    assert len(found["write"].operations) > 150
+    assert {"fsync", "link", "mkdir", "open64", "pwrite64", "renameat2", "unlink", "write"} <= set(
+        found["write"].operations
+    )
+    return found
+
+
 def check_faults(
-    faults: Path, folder: Path, kind: str, numbers: Iterable[int], reference: str
+    faults: Path, work: str, folder: Path, kind: str, numbers: Iterable[int], expected: Undisturbed
 ) -> Counter[int]:
     """After a fault: nothing partial, a typed line or success, and a rerun gives the same bytes."""
     statuses: Counter[int] = Counter()
-    for answer in answers(faults, folder, kind, numbers):
-        (status, said), (again, resaid) = answer["first"], answer["again"]
+    for answer in answers(faults, work, folder, kind, numbers):
+        status, said = answer["first"]
         assert status in ({9, 3, 0} if kind == "exit" else {3, 0}), answer
-        assert set(answer["seen"]) <= {reference}, answer
+        assert set(answer["seen"]) <= set(expected.seen), answer
         assert status == 9 or said.count("\n") == 1, answer
-        assert (again, resaid.strip(), answer["left"]) == (0, reference, [reference]), answer
+        assert answer["again"] == [0, expected.said], answer
+        assert answer["left"] == expected.seen, answer
         statuses[status] += 1
     return statuses
 
 
-@pytest.fixture(scope="module")
-def operations(faults: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Names of the file operations of an undisturbed run, of libhdf5 in the child as well."""
-    folder = tmp_path_factory.mktemp("operations")
-    (answer,) = answers(faults, folder, "exit", [0])
-    assert answer["first"][0] == 0
-    names = (folder / "exit-0.log").read_text(encoding="ascii").split()
-    assert len(names) > 150
-    assert {"fsync", "link", "mkdir", "open64", "pwrite64", "renameat2", "unlink", "write"} <= set(names)
-    return names
-
-
+@pytest.mark.parametrize("work", WORKS)
 @pytest.mark.parametrize("kind", ["exit", "ENOSPC"])
 def test_a_fault_costs_nothing_but_time(
-    tmp_path: Path, faults: Path, operations: list[str], reference: str, kind: str
+    tmp_path: Path, faults: Path, undisturbed: dict[str, Undisturbed], work: str, kind: str
 ) -> None:
-    chosen = [round(share * len(operations)) for share in (0.15, 0.4, 0.6, 0.8, 0.95)]
-    check_faults(faults, tmp_path, kind, chosen, reference)
+    whole = undisturbed[work]
+    chosen = [round(share * len(whole.operations)) for share in (0.15, 0.4, 0.6, 0.8, 0.95)]
+    check_faults(faults, work, tmp_path, kind, chosen, whole)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("work", WORKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_at_every_operation(
-    tmp_path: Path, faults: Path, operations: list[str], reference: str, kind: str
+    tmp_path: Path, faults: Path, undisturbed: dict[str, Undisturbed], work: str, kind: str
 ) -> None:
     """Every operation once; only what moves bytes can be cut short."""
+    whole = undisturbed[work]
     moving = {"read", "pread", "pread64", "write", "pwrite", "pwrite64"}
-    chosen = [k for k, name in enumerate(operations, start=1) if kind != "short" or name in moving]
+    chosen = [k for k, name in enumerate(whole.operations, start=1) if kind != "short" or name in moving]
     with ThreadPoolExecutor(2) as pool:
         jobs = [
-            pool.submit(check_faults, faults, tmp_path, kind, chosen[half::2], reference) for half in (0, 1)
+            pool.submit(check_faults, faults, work, tmp_path / str(half), kind, chosen[half::2], whole)
+            for half in (0, 1)
         ]
         statuses = sum((job.result() for job in jobs), Counter())
     assert statuses.total() == len(chosen)
