@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.bench_extract import bench_extract, best_of, packaged
-from stages.records import Backbone, Dataset, Split, TrainRecipe
+from pipeline.bench_extract import bench_extract, packaged
+from stages.records import Backbone, Split
 
 Rows = list[dict[str, Any]]
 BACKBONE = "tf_efficientnet_lite0"
@@ -48,7 +48,11 @@ def bench(
         split = photographs(images, Path(folder))
         if stage == "probe":
             return _probe(split, thorough)
-        return bench_extract(split, images, _plain_features) if stage == "extract" else _train(split)
+        if stage == "train":
+            from pipeline.bench_train import bench_train
+
+            return bench_train(split)
+        return bench_extract(split, images, _plain_features)
 
 
 def photographs(count: int, folder: Path) -> Split:
@@ -77,7 +81,7 @@ def _cut_photographs(count: int, folder: Path) -> list[Path]:
     return paths
 
 
-class _PlainImages:
+class PlainImages:
     """What people write: open, transform, label."""
 
     def __init__(self, split: Split, transform: Callable[[Any], Any] | None = None) -> None:
@@ -104,7 +108,7 @@ def _plain_features(backbone: Backbone, split: Split) -> np.ndarray[Any, Any]:
     wanted = backbone.preprocessing
     network = build_network(backbone).eval()
     loader: Any = create_loader(
-        _PlainImages(split),  # type: ignore[arg-type]
+        PlainImages(split),  # type: ignore[arg-type]
         input_size=(3, wanted.size, wanted.size),
         batch_size=64,
         use_prefetcher=False,
@@ -134,67 +138,3 @@ def _probe(split: Split, thorough: bool) -> Rows:
     features = np.concatenate([b.features for b in extract_features(packaged(BACKBONE), split)])
     table = FeatureTable(features, split.labels, split.ids, ("a", "b"))
     return bench_problem("photographs", table, table, None, thorough=thorough)
-
-
-def _train(split: Split) -> Rows:
-    """Time training steps of lite0 at 224 pixels: ours, and a plain loop with the same augmentation."""
-    from stages.train import fine_tune
-
-    steps, batch = max(2, len(split) // 32), 32
-    backbone = packaged(BACKBONE)
-    one = np.arange(2)
-    dataset = Dataset("bench", ("a", "b"), multi_label=False, metric="top_1",
-                      splits={"train": split, "test": split.take(one, "test")})  # fmt: skip
-    recipe = TrainRecipe(steps=steps, batch_size=batch)
-    sides: dict[str, Callable[[], Any]] = {
-        "plain torchvision loop": lambda: _plain_training(backbone, split, steps, batch),
-        "penultimate": lambda: fine_tune(
-            backbone, dataset, recipe, learning_rate=0.01, weight_decay=0.0, score_on="test"
-        ),
-    }
-    seconds, _ = best_of(sides)
-    return [
-        {
-            "side": name,
-            "steps": steps,
-            "batch": batch,
-            "seconds": round(seconds[name], 2),
-            "images_per_second": round(steps * batch / seconds[name], 1),
-            "times_as_fast": round(seconds["plain torchvision loop"] / seconds[name], 2),
-        }
-        for name in sides
-    ]
-
-
-def _plain_training(backbone: Backbone, split: Split, steps: int, batch: int) -> None:
-    """Train as a user's script would."""
-    import itertools
-
-    import torch
-    from torch import nn
-    from torch.utils.data import DataLoader
-    from torchvision import transforms
-
-    from stages.vision.networks import build_network
-
-    wanted = backbone.preprocessing
-    transform = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(
-                wanted.size, interpolation=transforms.InterpolationMode(wanted.interpolation)
-            ),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(wanted.mean, wanted.std),
-        ]
-    )
-    network = nn.Sequential(build_network(backbone), nn.Linear(backbone.dimension, 2)).train()
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    images: Any = _PlainImages(split, transform)
-    loader: Any = DataLoader(images, batch_size=batch, shuffle=True, drop_last=True, num_workers=2)
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    for pixels, labels in itertools.islice(batches, steps):
-        loss = nn.functional.cross_entropy(network(pixels), labels)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.jobs import Planned, TrainJob
 from pipeline.ledger import Ledger, Record
+from pipeline.live import last_points
 from pipeline.plan import Plan
 from pipeline.text_tables import rows_text
 from pipeline.work_train import training_folder
-
-_TAIL_BYTES = 4096
-"""More than a line of a curve."""
 
 
 def grid_tables(plan: Plan) -> list[dict[str, Any]]:
@@ -63,23 +60,8 @@ def _point(planned: Planned, job: TrainJob, finished: Mapping[str, Record], plan
 
 def _steps_done(job: TrainJob, plan: Plan) -> int:
     """Read how far a job's curve is; 0 where it has none."""
-    try:
-        with (training_folder(job, plan.study.output) / "curve.jsonl").open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return 0
-    return next((step + 1 for line in reversed(lines) if (step := _step_of(line)) is not None), 0)
-
-
-def _step_of(line: bytes) -> int | None:
-    """Return the step of a curve's line, None for one that is half written."""
-    try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return step if isinstance(step, int) else None
+    points = last_points(training_folder(job, plan.study.output))
+    return points[-1].step + 1 if points else 0
 
 
 def _lay_out(table: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 
 from cache import canonical_json, sha256_of
 from cache.atomic import make_folder, write_file
+from cache.locks import KeyLock, silent
 from pipeline.errors import StudyError
 
 SCHEMA = 1
@@ -143,6 +143,8 @@ class Ledger:
     ) -> Record:
         """Write a new attempt: arrays and attachments first, the record last.
 
+        One process at a time: an attempt whose writer was killed leaves its number to the next one.
+
         Parameters
         ----------
         regime, job : str
@@ -174,23 +176,14 @@ class Ledger:
             "files": {suffix: hashlib.sha256(content).hexdigest() for suffix, content in files.items()},
             "provenance": provenance,
         }
-        stem = file_stem(job)
-        attempt = 1 + max((_attempt(p) for p in folder.glob(f"{stem}.a*.json")), default=0)
         body["digest"] = sha256_of(json.loads(json.dumps(body)))
-        while True:  # another process may take the same number between the look and the write
+        with KeyLock(self.folder / "locks", sha256_of(regime)).held(silent):
+            stem = file_stem(job)
+            attempt = 1 + max((_attempt(p) for p in folder.glob(f"{stem}.a*.json")), default=0)
             path = folder / f"{stem}.a{attempt}.json"
-            try:
-                _claim(path.with_suffix(".claim"))
-            except FileExistsError:
-                attempt += 1
-                continue
-            break
-        try:
             for suffix, content in files.items():
                 write_file(path.with_suffix(suffix), content)
             write_file(path, json.dumps(body, indent=1, sort_keys=True, allow_nan=False).encode())
-        finally:
-            path.with_suffix(".claim").unlink(missing_ok=True)
         return _read(path)
 
 
@@ -226,14 +219,6 @@ def _attempt(path: Path) -> int:
     """Number of the attempt, from the file name."""
     match = re.search(r"\.a(\d+)\.json$", path.name)
     return int(match[1]) if match else 0
-
-
-def _claim(path: Path) -> None:
-    """Reserve an attempt's number; the claim lives only while its files are written."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    if path.with_suffix(".json").exists():  # only now: its writer let go of the claim a moment ago
-        path.unlink()
-        raise FileExistsError(path)
 
 
 def _npz(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:

@@ -64,7 +64,7 @@ class Reporter:
             def update(done: int, total: int, note: str = "") -> None:
                 bar.total = total
                 if note:
-                    bar.set_postfix_str(note[-40:], refresh=False)
+                    bar.set_postfix_str(note[-80:], refresh=False)
                 bar.update(done - bar.n)
 
             yield update

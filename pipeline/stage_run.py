@@ -18,6 +18,7 @@ from pipeline.extraction_pass import extract_group
 from pipeline.jobs import ExtractJob, Job, Planned, ProbeJob, Stage, TrainJob
 from pipeline.kept_networks import keep_only
 from pipeline.ledger import file_stem
+from pipeline.live import told
 from pipeline.place import Done, Place
 from pipeline.progress import Reporter
 from pipeline.work import perform, record_failure
@@ -96,33 +97,41 @@ def run_stage(
     jobs = [planned.job for planned in todo if planned.job is not None]
     processes = _processes(jobs, workers)
     jobs = [with_its_memory(job, min(processes, len(jobs))) for job in jobs]
+    here = processes == 1 or len(jobs) == 1
+    ended: set[str] = set()
     with reporter.bar(stage, "jobs") as progress:
-        finished = 0
 
         def inside(part: int, total: int, note: str) -> None:
             """Show how far the running job is: by its name and its own count."""
-            progress(finished, len(jobs), f"{note} {part}/{total}".strip())
+            progress(len(ended), len(jobs), f"{note} {part}/{total}".strip())
 
         shares = _shares(siblings or todo, processes)
-        function = functools.partial(_perform, place=place, shares=shares)
-        if processes == 1 or len(jobs) == 1:
-            function = functools.partial(_perform, place=place, shares=shares, progress=inside)
+        function = functools.partial(_perform, place=place, shares=shares, progress=inside if here else None)
         progress(0, len(jobs), "")
-        for job, outcome in _outcomes(function, jobs, processes):
-            finished += 1
-            progress(finished, len(jobs), job.name)
-            if isinstance(outcome, Done):
-                books.done.append(job.name)
-                reporter.say(f"{job.name}: {outcome.line}")
-                for warning in outcome.warnings:
-                    books.warnings.append(f"{job.name}: {warning}")
-                    reporter.say(f"{job.name}: warning: {warning}")
-            elif _can_be_remade(job, outcome, books, remakable):
-                books.bereft.add(job.name)
-                reporter.say(f"{job.name}: {loss(outcome)}: made again")
-            else:
-                books.failed.append(_failure(job, outcome, place))
-                reporter.complain(f"{job.name}: failed: {books.failed[-1].reason}")
+        heard = [] if here or reporter.quiet else jobs
+        with told(heard, place.output, ended, lambda line: progress(len(ended), len(jobs), line)):
+            for job, outcome in _outcomes(function, jobs, processes):
+                ended.add(job.name)
+                progress(len(ended), len(jobs), job.name)
+                _book(job, outcome, books, place, reporter, remakable)
+
+
+def _book(
+    job: Job, outcome: Outcome, books: Books, place: Place, reporter: Reporter, remakable: frozenset[str]
+) -> None:
+    """Enter what came of a job, and tell it."""
+    if isinstance(outcome, Done):
+        books.done.append(job.name)
+        reporter.say(f"{job.name}: {outcome.line}")
+        for warning in outcome.warnings:
+            books.warnings.append(f"{job.name}: {warning}")
+            reporter.say(f"{job.name}: warning: {warning}")
+    elif _can_be_remade(job, outcome, books, remakable):
+        books.bereft.add(job.name)
+        reporter.say(f"{job.name}: {loss(outcome)}: made again")
+    else:
+        books.failed.append(_failure(job, outcome, place))
+        reporter.complain(f"{job.name}: failed: {books.failed[-1].reason}")
 
 
 def loss(error: BaseException) -> str:

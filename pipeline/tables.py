@@ -166,7 +166,7 @@ class TrainTable(Table):
     image_memory: int = Field(default=2 << 30, ge=0)
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     keep_weights: bool = False
-    validation_curve: bool = False
+    validation_curve: bool = True
     tensorboard: bool = False
 
     @model_validator(mode="after")

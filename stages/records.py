@@ -300,8 +300,9 @@ class TrainRecipe:
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     """Aspect ratios of a random resized crop."""
     horizontal_flip: bool = True
-    validation_curve: bool = False
-    """Take the metric after steps 1, 2, 3, 5, 9, 17, ... too where the job scores validation; test never."""
+    validation_curve: bool = True
+    """Take the metric at log-spaced and regular steps too where the job scores validation; test never. Steps
+    are left out where scoring would cost more than a tenth of the training."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: Literal["auto", "always", "never"] = "auto"
     """torch.compile; the word auto: on CUDA, from the steps on that pay for it."""

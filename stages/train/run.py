@@ -18,7 +18,7 @@ from stages.metrics import evaluate
 from stages.records import CurvePoint, Progress, TrainResult
 from stages.train.batches import Source
 from stages.train.checkpoint import Progressed, discard_checkpoint, load_checkpoint, save_checkpoint
-from stages.train.curve import CurveWriter, is_log_spaced, is_recorded
+from stages.train.curve import CurveWriter, describe, is_recorded, is_scored
 from stages.train.evaluate import Views, score
 from stages.train.export import write_weights
 from stages.train.interrupt import HeldSignals
@@ -28,6 +28,7 @@ from stages.train.model import build_classifier
 from stages.train.optimiser import build_optimiser
 from stages.train.pixels import ImageStore
 from stages.train.step import Stepper
+from stages.vision.allocation import kept_memory
 from stages.vision.devices import choose_device, numeric_precision
 from stages.vision.networks import seeded
 
@@ -51,8 +52,9 @@ def run_job(
         pass
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    with seeded(job.seed), _threads(threads):
-        stepper = _build(job, device)
+    on_cpu = device.type == "cpu"
+    with seeded(job.seed), _threads(threads), kept_memory() if on_cpu else contextlib.nullcontext():
+        stepper = build_stepper(job, device)
         watch = _Watch(job, stepper, folder, checkpoint_minutes * 60, progress)
         images = ImageStore(
             [job.dataset.splits[name].paths for name in job.fit_on],
@@ -65,7 +67,7 @@ def run_job(
             source = Source(images, job.training_labels(), job.preprocessing, job.recipe, job.seed)
             _train(job, stepper, source, watch)
             images.close()
-            scores = watch.scores()
+            scores = watch.finish()
         except DivergedError as problem:
             watch.steps = problem.step
             stepper.warnings.append(str(problem))
@@ -80,8 +82,8 @@ def run_job(
     return _result(job, watch, scores)
 
 
-def _build(job: TrainJob, device: torch.device) -> Stepper:
-    """Build network and optimiser."""
+def build_stepper(job: TrainJob, device: torch.device) -> Stepper:
+    """Build network and optimiser of a job as they are before its first step."""
     network = build_classifier(
         job.backbone,
         len(job.dataset.class_names),
@@ -135,6 +137,8 @@ class _Watch:
         self.curve = CurveWriter(
             self.folder, done.curve if done else (), tensorboard=self.job.recipe.tensorboard
         )
+        known = [point.value for point in self.curve.points if point.value is not None]
+        self._value = known[-1] if known else None
         self._saved = time.monotonic()
 
     def __call__(self, point: CurvePoint) -> None:
@@ -142,25 +146,37 @@ class _Watch:
         self.steps = point.step + 1
         total = self.job.recipe.steps
         if is_recorded(point.step, total):
-            self.curve.add(replace(point, value=self._validated(point.step)))
+            value = self._validated(point.step)
+            self._value = self._value if value is None else value
+            self.curve.add(replace(point, value=value))
         if time.monotonic() - self._saved >= self.period and self.steps < total:
             self.save()
         if self.progress is not None:
             try:
-                self.progress(
-                    self.steps, total, f"loss {point.loss:.4g}, {point.images_per_second:.0f} images/s"
-                )
+                batch, metric = self.job.recipe.batch_size, self.job.dataset.metric
+                self.progress(self.steps, total, describe(point, total, batch, metric, self._value))
             except BaseException:
                 self.save()
                 raise
 
     def _validated(self, step: int) -> float | None:
         """Return the metric on validation where the recipe wants it after this step."""
-        job = self.job
-        if not (job.recipe.validation_curve and job.score_on == "validation" and is_log_spaced(step)):
+        job, recipe = self.job, self.job.recipe
+        if not (recipe.validation_curve and job.score_on == "validation"):
             return None
         labels = job.dataset.splits[job.score_on].labels
+        taken = sum(point.value is not None for point in self.curve.points)
+        if not is_scored(step, recipe.steps, recipe.batch_size, len(labels), taken):
+            return None
         return float(evaluate(job.dataset.metric, labels, self.scores()))
+
+    def finish(self) -> NDArray[np.float32]:
+        """Score the trained network; where that is on validation, the curve ends with it."""
+        job, scores = self.job, self.scores()
+        if job.recipe.validation_curve and job.score_on == "validation" and self.curve.points:
+            labels = job.dataset.splits[job.score_on].labels
+            self.curve.complete(float(evaluate(job.dataset.metric, labels, scores)))
+        return scores
 
     def scores(self) -> NDArray[np.float32]:
         """Return the probabilities on the split to be scored."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pipeline import bench_train
+from pipeline.bench import photographs
 from pipeline.bench_cache import HASHING, bench_cache
 from pipeline.bench_probe import SLOW_SIDE, bench_problem, plain_path
 from stages.probe import default_lambdas, fit_path
-from stages.records import FeatureTable
+from stages.records import FeatureTable, Split
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +58,26 @@ def test_the_cache_is_measured_in_passes_of_sha_256() -> None:
     assert {"staging, all batches", "publishing", "cache verify"} <= set(rows)
     assert len({row["bytes"] for row in rows.values()}) == 1
     assert all(row["seconds"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_training_is_measured_beside_the_plain_loop_and_the_bare_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three sides on a smaller problem; how fast they are is for people to read."""
+    chosen = bench_train._task
+
+    def smaller(split: Split) -> bench_train.Task:
+        task = chosen(split)
+        return replace(task, recipe=replace(task.recipe, image_size=32, batch_size=4, steps=3))
+
+    monkeypatch.delenv("PENULTIMATE_TEST_DATA", raising=False)
+    monkeypatch.setattr(bench_train, "_task", smaller)
+    rows = {row["side"]: row for row in bench_train.bench_train(photographs(8, tmp_path), rounds=1)}
+    assert list(rows) == [bench_train.PLAIN, bench_train.OURS, bench_train.RESIDENT]
+    plain, ours, bare = rows.values()
+    assert plain["times_as_fast"] == bare["of_the_bare_step"] == 1.0
+    assert ours["times_as_fast"] == pytest.approx(
+        ours["images_per_second"] / plain["images_per_second"], abs=0.02
+    )
+    assert all(row["images_per_second"] > 0 and row["steps"] == 3 for row in rows.values())

@@ -28,7 +28,8 @@ def test_a_grid_shows_what_is_done_and_what_is_under_way(workshop, penultimate) 
     )
     folder = training_folder(waiting, study.output)
     folder.mkdir(parents=True)
-    (folder / "curve.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo', encoding="utf-8")
+    line = '{"step": 0, "loss": 1.0, "learning_rate": 0.1, "images_per_second": 9.0}'
+    (folder / "curve.jsonl").write_text(f'{line}\n{{"step": 1, "lo', encoding="utf-8")
 
     (table,) = grid_tables(plan(study))
     assert table["cell"] == f"fine_tune/{NET}/colours, 2 steps"

@@ -163,12 +163,16 @@ def test_curves_are_written_as_lines(own: Backbone, colours: Dataset, tmp_path: 
 
 
 def test_the_metric_is_taken_along_the_curve_and_changes_nothing(own: Backbone, colours: Dataset) -> None:
-    plain, watched = trained(own, colours), trained(own, colours, replace(RECIPE, validation_curve=True))
+    plain, watched = trained(own, colours, replace(RECIPE, validation_curve=False)), trained(own, colours)
     assert np.array_equal(plain.scores, watched.scores)
-    assert [p.step for p in watched.curve if p.value is not None] == [0, 1, 2, 4, 8]
-    short = trained(own, colours, replace(RECIPE, validation_curve=True, steps=1))
-    assert short.curve[0].value == short.value
-    tested = trained(own, colours, replace(RECIPE, validation_curve=True), score_on="test")
+    assert all(p.value is None for p in plain.curve)
+    scored = [p.step for p in watched.curve if p.value is not None]
+    assert scored[-1] == RECIPE.steps - 1
+    assert watched.curve[-1].value == watched.value
+    assert len(scored) > 1
+    for count, step in enumerate(scored[:-1], start=1):
+        assert count * watched.n_test <= 0.3 * (step + 1) * RECIPE.batch_size
+    tested = trained(own, colours, score_on="test")
     assert all(p.value is None for p in tested.curve)
 
 
