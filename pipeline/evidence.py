@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache import sha256_of
 from cache.atomic import write_file
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StudyError
 from pipeline.ledger import Record
 from pipeline.progress import Reporter
 from stages.errors import JoinError, StageError
@@ -60,7 +60,9 @@ def label(score: Score) -> str:
     return f"{score.backbone}@{score.variant}" if score.variant else score.backbone
 
 
-def pair_tests(rows: Rows, metrics: Mapping[str, Metric], output: Path, reporter: Reporter) -> list[PairTest]:
+def pair_tests(
+    rows: Rows, metrics: Mapping[str, Metric], output: Path, reporter: Reporter
+) -> tuple[list[PairTest], list[str]]:
     """Test every two models of every data set and regime; remembered ones are not tested again.
 
     Parameters
@@ -71,6 +73,11 @@ def pair_tests(rows: Rows, metrics: Mapping[str, Metric], output: Path, reporter
     output : Path
         The study's folder, where the tests are remembered.
     reporter : Reporter
+
+    Returns
+    -------
+    list of PairTest and list of str
+        And one line for each result whose per-example scores are lost: it is compared with nobody.
     """
     from stages.report.pairwise import PairTest, test_pairs
 
@@ -78,16 +85,31 @@ def pair_tests(rows: Rows, metrics: Mapping[str, Metric], output: Path, reporter
     for score, record in rows:
         if record is not None and score.status == "complete":
             groups[score.dataset, score.regime].append((score, record))
-    before, now = _recall(output), {}
+    before, now, lost = _recall(output), {}, []
     for (dataset, regime), members in groups.items():
-        key = sha256_of([PAIR_RECIPE, dataset, regime, metrics[dataset], [s.source for s, _ in members]])
+        place = [PAIR_RECIPE, dataset, regime, metrics[dataset]]
+        key = sha256_of([*place, [score.source for score, _ in members]])
         if key not in before:
-            predictions = [_predictions(score, record) for score, record in members]
+            predictions, gone = _all_predictions(members)
+            lost += gone
+            key = sha256_of([*place, [one.source for one in predictions]])
+        if key not in before:
             with reporter.bar(f"comparing backbones on {dataset}", "pairs") as progress:
                 before[key] = [asdict(t) for t in test_pairs(predictions, metrics, progress=progress)]
         now[key] = before[key]
     write_file(output / MEMORY, json.dumps(now).encode())
-    return [PairTest(**fields) for tests in now.values() for fields in tests]
+    return [PairTest(**fields) for tests in now.values() for fields in tests], lost
+
+
+def _all_predictions(members: Sequence[tuple[Score, Record]]) -> tuple[list[Predictions], list[str]]:
+    """Read what each model predicted; of those that are lost, a line."""
+    found, lost = [], []
+    for score, record in members:
+        try:
+            found.append(_predictions(score, record))
+        except StudyError as error:
+            lost.append(f"{error}; until then this model is compared with no other")
+    return found, lost
 
 
 def _predictions(score: Score, record: Record) -> Predictions:

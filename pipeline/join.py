@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from cache import sha256_of
 from cache.atomic import make_folder, write_file
 from pipeline.cell_details import cell_details
 from pipeline.config import Study
+from pipeline.errors import StudyError
 from pipeline.evidence import Rows, label, pair_tests, probe_paths, readable, training_curves
 from pipeline.foreign import foreign_rows, published
 from pipeline.jobs import Planned, State
@@ -123,8 +125,9 @@ def _rows(plan: Plan) -> Rows:
     metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
     for job in planned:  # of a data set whose images are not here, results know the metric
         if job.state == "done":
-            columns = history.finished[job.name].columns
-            metrics.setdefault(columns["dataset"], columns["metric"])
+            record = history.finished[job.name]
+            with readable(record):
+                metrics.setdefault(record.columns["dataset"], record.columns["metric"])
     metrics = {**{score.dataset: score.metric for score, _ in foreign}, **metrics}
     return [_row(job, history, metrics.get(job.columns["dataset"], "top_1")) for job in planned] + foreign
 
@@ -163,7 +166,7 @@ def _test_counts(plan: Plan, rows: Rows) -> dict[str, list[int]]:
     }
     for score, record in rows:
         if score.dataset not in counts and record is not None and record.status == "complete":
-            with readable(record):
+            with suppress(StudyError), readable(record):  # lost arrays are told by the tests of every two
                 labels = record.arrays()["labels"]
                 classes = len(record.result["class_names"])
                 counts[score.dataset] = _count_labels(labels, classes)
@@ -227,7 +230,8 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
 
     output = plan.study.output
     make_folder(output)
-    tests = pair_tests(rows, table.metrics, output, reporter)
+    tests, lost = pair_tests(rows, table.metrics, output, reporter)
+    table = replace(table, notes=(*table.notes, *lost))
     numbers = statistics(table, pairs=tests, missing=plan.study.report.missing)
     remarks: list[str] = []
     if _has_report_extra():

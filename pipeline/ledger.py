@@ -1,8 +1,7 @@
 """The ledger: one file a job and attempt below ``OUTPUT/results``, written once and never changed.
 
-A record is JSON: the job's name and spec, how the attempt ended, the result, and provenance. Arrays
-(per-example scores) lie beside it as ``.npz`` without pickles, fitted probes as ``.safetensors``. A failed
-attempt is a record too. The newest complete attempt of a job counts.
+A failed attempt is a record too (`pipeline.record`). The newest complete attempt of a job counts; a file that
+cannot be read counts as not there and is told.
 """
 
 from __future__ import annotations
@@ -10,67 +9,27 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from cache import canonical_json, sha256_of
 from cache.atomic import make_folder, write_file
 from cache.locks import KeyLock, silent
-from pipeline.errors import StudyError
+from pipeline.record import (
+    SCHEMA,
+    Record,
+    Status,
+    UnreadableRecordError,
+    attempt_of,
+    file_stem,
+    read_record,
+)
 
-SCHEMA = 1
-"""Grows when the meaning of a record's fields changes."""
-
-_AGAIN = "move the record beside it away to run the job again"
-
-Status = Literal["complete", "diverged", "failed"]
-
-
-@dataclass(frozen=True)
-class Record:
-    """One attempt at one job."""
-
-    job: str
-    status: Status
-    spec: Mapping[str, Any]
-    result: Mapping[str, Any]
-    columns: Mapping[str, Any]
-    """The row of scores.csv that the job fills; empty where it fills none (a grid point)."""
-    reason: str
-    """Why it failed, one line; empty otherwise."""
-    provenance: Mapping[str, Any]
-    path: Path
-    attempt: int
-    files: Mapping[str, str]
-    """SHA-256 of the files beside it, by suffix."""
-
-    @property
-    def spec_digest(self) -> str:
-        """What the result was made from."""
-        return sha256_of(self.spec)
-
-    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Load the arrays beside the record.
-
-        Raises
-        ------
-        StudyError
-            They are gone, or not those that were written.
-        """
-        path = self.path.with_suffix(".npz")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise StudyError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
-        if hashlib.sha256(content).hexdigest() != self.files.get(".npz"):
-            raise StudyError(f"{path}: changed since it was written; {_AGAIN}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+__all__ = ["History", "Ledger", "Record", "differences", "file_stem", "truth"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +41,14 @@ class History:
     failed: Mapping[str, Record]
     """The newest attempt of all, where it failed."""
     every: tuple[Record, ...] = ()
-    """All attempts, oldest first."""
+    """All attempts that can be read, oldest first."""
+    unreadable: Mapping[Path, str] = field(default_factory=dict)
+    """Files that should be the newest attempt at a job and cannot be read, and what is wrong, one line each."""
+
+    def lost(self, job: str) -> bool:
+        """Return whether the newest attempt at a job is a file that cannot be read."""
+        stem = file_stem(job)
+        return any(_stem_of(path) == stem for path in self.unreadable)
 
 
 class Ledger:
@@ -99,32 +65,36 @@ class Ledger:
         self.results = folder / "results"
 
     def records(self) -> list[Record]:
-        """Read every record, oldest attempt of a job first.
+        """Read every record that can be read, oldest attempt of a job first.
 
         Raises
         ------
         StudyError
-            A record cannot be read; the file is named.
+            A record of another schema; the file is named.
         """
-        found = [_read(path) for path in sorted(self.results.glob("*/*.json"))]
-        return sorted(found, key=lambda record: (record.job, record.attempt))
+        return list(self.history().every)
 
     def history(self) -> History:
-        """Return what counts of every job's attempts."""
-        finished: dict[str, Record] = {}
-        last: dict[str, Record] = {}
-        every = tuple(self.records())
-        for record in every:
-            last[record.job] = record
-            if record.status != "failed":
-                finished[record.job] = record
+        """Return what counts of every job's attempts.
+
+        Raises
+        ------
+        StudyError
+            A record of another schema; the file is named.
+        """
+        found, unreadable = _read_all(sorted(self.results.glob("*/*.json")))
+        every = tuple(sorted(found, key=lambda record: (record.job, record.attempt)))
+        last = {record.job: record for record in every}
+        finished = {record.job: record for record in every if record.status != "failed"}
         failed = {job: record for job, record in last.items() if record.status == "failed"}
-        return History(finished, failed, every)
+        newest = {_place(record.path): record.attempt for record in every}
+        pending = {p: why for p, why in unreadable.items() if attempt_of(p) >= newest.get(_place(p), 0)}
+        return History(finished, failed, every, pending)
 
     def has_finished(self, regime: str, job: str, spec: Mapping[str, Any]) -> bool:
         """Return whether the newest finished attempt at a job was made from this spec."""
-        paths = sorted((self.results / regime).glob(f"{file_stem(job)}.a*.json"), key=_attempt)
-        finished = [record for record in map(_read, paths) if record.status != "failed"]
+        paths = sorted((self.results / regime).glob(f"{file_stem(job)}.a*.json"), key=attempt_of)
+        finished = [record for record in _read_all(paths)[0] if record.status != "failed"]
         return bool(finished) and finished[-1].spec_digest == sha256_of(spec)
 
     def write(
@@ -179,24 +149,38 @@ class Ledger:
         body["digest"] = sha256_of(json.loads(json.dumps(body)))
         with KeyLock(self.folder / "locks", sha256_of(regime)).held(silent):
             stem = file_stem(job)
-            attempt = 1 + max((_attempt(p) for p in folder.glob(f"{stem}.a*.json")), default=0)
+            attempt = 1 + max((attempt_of(p) for p in folder.glob(f"{stem}.a*.json")), default=0)
             path = folder / f"{stem}.a{attempt}.json"
             for suffix, content in files.items():
                 write_file(path.with_suffix(suffix), content)
             write_file(path, json.dumps(body, indent=1, sort_keys=True, allow_nan=False).encode())
-        return _read(path)
+        return read_record(path)
+
+
+def _read_all(paths: Iterable[Path]) -> tuple[list[Record], dict[Path, str]]:
+    """Read records; those that cannot be read apart, with what is wrong."""
+    found, unreadable = [], {}
+    for path in paths:
+        try:
+            found.append(read_record(path))
+        except UnreadableRecordError as error:
+            unreadable[path] = str(error)
+    return found, unreadable
+
+
+def _place(path: Path) -> tuple[Path, str]:
+    """What all attempts at one job share: folder and beginning of the name."""
+    return path.parent, _stem_of(path)
+
+
+def _stem_of(path: Path) -> str:
+    """A record's file name without the attempt."""
+    return path.name.removesuffix(".json").removesuffix(f".a{attempt_of(path)}")
 
 
 def truth(labels: Any, ids: tuple[str, ...]) -> dict[str, Any]:
     """Return labels and ids as arrays for the statistics of later."""
     return {"labels": np.asarray(labels), "ids": np.array(ids, dtype=np.str_)}
-
-
-def file_stem(job: str) -> str:
-    """Turn a job's name into a file name: readable, safe, and still unique."""
-    safe = re.sub(r"[^A-Za-z0-9._=,@+-]+", "-", job.partition("/")[2].replace("/", "__"))
-    tag = hashlib.sha256(job.encode()).hexdigest()[:8]
-    return f"{safe[:150]}.{tag}"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -215,10 +199,6 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:18]}...{text[-18:]}"
 
 
-def _attempt(path: Path) -> int:
-    """Number of the attempt, from the file name."""
-    match = re.search(r"\.a(\d+)\.json$", path.name)
-    return int(match[1]) if match else 0
 
 
 def _npz(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
@@ -228,46 +208,3 @@ def _npz(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
     return buffer.getvalue()
-
-
-def _read(path: Path) -> Record:
-    """Read one record, or say what is wrong with it."""
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        if body["schema"] != SCHEMA:
-            raise StudyError(
-                f"{path}: a result of schema {body['schema']}, this version reads {SCHEMA}; "
-                "update the tool, or move the file away to run the job again"
-            )
-        digest = body.pop("digest")
-        if digest != sha256_of(body):
-            raise StudyError(f"{path}: edited since it was written; move it away to run the job again")
-        _check_kinds(body)
-        return Record(
-            job=str(body["job"]),
-            status=body["status"],
-            spec=body["spec"],
-            result=body["result"],
-            columns=body["columns"],
-            reason=body["reason"],
-            provenance=body["provenance"],
-            path=path,
-            attempt=_attempt(path),
-            files=body["files"],
-        )
-    except StudyError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
-        raise StudyError(
-            f"{path}: not a result of this tool ({type(error).__name__}: {error}); "
-            "move the file away to run the job again"
-        ) from error
-
-
-def _check_kinds(body: Mapping[str, Any]) -> None:
-    """Refuse a record whose fields are not of the kinds that `Record` promises."""
-    if body["status"] not in get_args(Status):
-        raise ValueError(f"status {body['status']!r} is none of {', '.join(get_args(Status))}")
-    for name in ("spec", "result", "columns", "provenance", "files"):
-        if not isinstance(body[name], dict):
-            raise TypeError(f"{name} is no table")

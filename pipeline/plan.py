@@ -33,7 +33,7 @@ class Plan:
     jobs: tuple[Planned, ...]
     resolved: Resolved
     notes: tuple[str, ...]
-    """What a reader must know of the data sets as they were read, on whatever machine."""
+    """What a reader must know of the data sets as they were read, on whatever machine, and of lost results."""
     absent: tuple[str, ...]
     """Data sets whose images are not on this machine, and why, one line each."""
     conflicts: tuple[str, ...]
@@ -114,6 +114,7 @@ def plan(
     jobs = list(found.extraction)
     notes = [f"{name}: {note}" for name, images in resolved.images.items() for note in images.dataset.notes]
     notes += [note for name, images in resolved.images.items() for note in _twins(name, images)]
+    notes += history.unreadable.values()
     if study.probe.enabled:
         _refuse_doubt(study, found)
         jobs += plan_probes(study, resolved, found.located, store, history)

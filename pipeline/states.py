@@ -38,7 +38,8 @@ def state_of(job: ResultJob, history: History) -> tuple[State, str]:
     if failure is not None and failure.spec_digest == digest:
         return "missing", f"the last attempt failed: {failure.reason}"
     if record is None:
-        return "missing", "not run yet"
+        lost = history.lost(job.name)
+        return "missing", "its result cannot be read" if lost else "not run yet"
     changes = list(differences(record.spec, _plain(job.spec)))
     more = f" and {len(changes) - 2} more" if len(changes) > 2 else ""
     return "stale", f"changed since: {'; '.join(changes[:2])}{more}"

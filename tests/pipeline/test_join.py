@@ -215,6 +215,7 @@ def test_two_attempts_that_disagree_are_named(joined) -> None:
         (lambda body: body["result"].update(l2_lambda=0), "needs positive lambdas"),
         (lambda body: body["result"].update(extras=[1, 2]), "AttributeError"),
         (lambda body: body["result"].update(warnings=5), "TypeError"),
+        (lambda body: body["columns"].pop("metric"), "metric"),
     ],
 )
 def test_results_that_make_no_sense_are_named(joined, change, words: str) -> None:
@@ -266,3 +267,34 @@ def test_a_bare_name_of_others_has_no_imagenet_accuracy_of_ours(joined, workshop
     known = {row["backbone"]: row["imagenet_top1"] for row in rows_of(study)}
     assert known["resnet50"] == ""
     assert float(known["resnet34"]) > 0.7
+
+
+def test_a_half_written_result_costs_its_own_job_only(joined, workshop, penultimate) -> None:
+    """Other people's rows are joined all the same; status and report tell the file."""
+    (workshop.folder / "theirs.csv").write_text(THEIRS + "their_net,colours,linear_probe,top_1,0.5,,0.61\n")
+    study = joined(scores=["theirs.csv"])
+    (record,) = (study.output / "results" / "linear_probe").glob("*.a1.json")
+    record.write_bytes(record.read_bytes()[:300])
+    run(study, ("join",))
+    assert {row["backbone"]: row["status"] for row in rows_of(study)} == {
+        NET: "missing",
+        "their_net": "complete",
+    }
+    page = (study.output / "report.html").read_text(encoding="utf-8")
+    assert f"{record.name}: half written" in page
+    told = penultimate("plan", str(study.folder / "study.toml"))
+    assert "its result cannot be read" in told.out
+    assert run(study, ("probe", "join"), workers=1).done == (f"probe/{NET}/colours",)
+    assert {row["backbone"]: row["status"] for row in rows_of(study)}[NET] == "complete"
+
+
+def test_lost_predictions_cost_a_comparison_and_no_score(joined) -> None:
+    study = joined(limitations=["joined anew"])
+    (arrays,) = (study.output / "results" / "linear_probe").glob("*.a1.npz")
+    arrays.write_bytes(b"half")
+    (study.output / "pairs.json").unlink()  # else nobody reads them
+    run(study, ("join",))
+    assert rows_of(study)[0]["status"] == "complete"
+    page = (study.output / "report.html").read_text(encoding="utf-8")
+    assert f"{arrays.name}: changed since it was written" in page
+    assert "compared with no other" in page

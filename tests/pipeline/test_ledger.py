@@ -149,7 +149,6 @@ BODY: Mapping[str, Any] = {
         b"null",
         b"[" * 100_000,
         json.dumps({"name": "somebody else's file"}).encode(),
-        json.dumps({**BODY, "schema": 2}).encode(),
         *(
             json.dumps({k: v for k, v in BODY.items() if k != lost}).encode()
             for lost in ("job", "status", "spec", "result", "columns")
@@ -158,27 +157,53 @@ BODY: Mapping[str, Any] = {
         json.dumps({**BODY, "columns": [1]}).encode(),
         json.dumps({**BODY, "result": None}).encode(),
         json.dumps({**BODY, "status": "wonderful"}).encode(),
+        json.dumps({**BODY, "reason": [1]}).encode(),
     ],
     ids=lambda content: content[:30].decode("latin-1"),
 )
-def test_a_file_that_is_no_record_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_record_is_told_and_spoils_nothing_else(tmp_path: Path, content: bytes) -> None:
     ledger = Ledger(tmp_path)
-    write(ledger)
+    record = write(ledger)
     foreign = ledger.results / "linear_probe" / "foreign.a1.json"
     foreign.write_bytes(content)
-    with pytest.raises(StudyError) as caught:
+    history = ledger.history()
+    assert history.every == (record,)
+    assert list(history.unreadable) == [foreign]
+    said = history.unreadable[foreign]
+    assert said.startswith(f"{foreign}: ")
+    assert "counts as not there" in said
+    assert "\n" not in said
+
+
+def test_a_record_of_another_schema_is_refused_by_name(tmp_path: Path) -> None:
+    """Its version knows what it says: passing it over would run a finished job again."""
+    ledger = Ledger(tmp_path)
+    foreign = write(ledger).path.with_name("foreign.a1.json")
+    foreign.write_text(json.dumps({**BODY, "schema": 2}))
+    with pytest.raises(StudyError, match=r"foreign\.a1\.json: a result of schema 2, this version reads 1"):
         ledger.history()
-    assert len(caught.value.mistakes) == 1
-    assert caught.value.mistakes[0].startswith(f"{foreign}: ")
-    assert "move the file away" in caught.value.mistakes[0]
-    assert "\n" not in caught.value.mistakes[0]
 
 
-def test_a_record_that_is_a_folder_is_named(tmp_path: Path) -> None:
+def test_a_record_that_is_a_folder_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "linear_probe" / "x.a1.json"
     folder.mkdir(parents=True)
-    with pytest.raises(StudyError, match=r"x\.a1\.json"):
-        Ledger(tmp_path).records()
+    assert list(Ledger(tmp_path).history().unreadable) == [folder]
+
+
+def test_a_lost_attempt_is_told_until_a_newer_one_is_there(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    first, second = write(ledger, spec={"n": 1}), write(ledger, spec={"n": 2})
+    second.path.write_bytes(second.path.read_bytes()[:100])
+    history = ledger.history()
+    assert history.finished[JOB] == first
+    assert history.lost(JOB)
+    assert not history.lost("probe/net/cars")
+    assert not ledger.has_finished("linear_probe", JOB, {"n": 2})
+    assert ledger.has_finished("linear_probe", JOB, {"n": 1})
+    third = write(ledger, spec={"n": 3})
+    assert third.attempt == 3
+    assert ledger.history().finished[JOB] == third
+    assert ledger.history().unreadable == {}
 
 
 def test_arrays_of_objects_are_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -275,23 +300,16 @@ def test_a_difference_says_place_before_and_after() -> None:
     ]
 
 
-def test_an_edited_record_is_refused_by_name(tmp_path):
-    from pipeline.errors import StudyError
-    from pipeline.ledger import Ledger
-
+def test_an_edited_record_is_told_by_name(tmp_path):
     ledger = Ledger(tmp_path)
-    record = ledger.write(
-        "linear_probe", "probe/a/b", status="complete", spec={"x": 1}, columns={"value": 0.5}, provenance={}
-    )
+    record = write(ledger)
     record.path.write_text(record.path.read_text().replace("0.5", "0.9"))
-    with pytest.raises(StudyError, match="edited since it was written"):
-        ledger.records()
+    history = ledger.history()
+    assert history.finished == {}
+    assert "edited since it was written" in history.unreadable[record.path]
 
 
 def test_changed_or_lost_arrays_are_refused_by_name(tmp_path):
-    from pipeline.errors import StudyError
-    from pipeline.ledger import Ledger
-
     record = Ledger(tmp_path).write(
         "linear_probe", "probe/a/b", status="complete", spec={}, columns={}, provenance={},
         arrays={"labels": np.arange(3)},

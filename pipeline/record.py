@@ -1,0 +1,142 @@
+"""A record: one attempt at one job, read from its file and checked.
+
+A record is JSON: the job's name and spec, how the attempt ended, the result, and provenance. Arrays
+(per-example scores) lie beside it as ``.npz`` without pickles, fitted probes as ``.safetensors``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from cache import sha256_of
+from pipeline.errors import StudyError
+
+SCHEMA = 1
+"""Grows when the meaning of a record's fields changes."""
+
+_NOT_THERE = "it counts as not there, until its job runs again"
+_AGAIN = "move the record beside it away to run the job again"
+
+Status = Literal["complete", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One attempt at one job."""
+
+    job: str
+    status: Status
+    spec: Mapping[str, Any]
+    result: Mapping[str, Any]
+    columns: Mapping[str, Any]
+    """The row of scores.csv that the job fills; empty where it fills none (a grid point)."""
+    reason: str
+    """Why it failed, one line; empty otherwise."""
+    provenance: Mapping[str, Any]
+    path: Path
+    attempt: int
+    files: Mapping[str, str]
+    """SHA-256 of the files beside it, by suffix."""
+
+    @property
+    def spec_digest(self) -> str:
+        """What the result was made from."""
+        return sha256_of(self.spec)
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Load the arrays beside the record.
+
+        Raises
+        ------
+        StudyError
+            They are gone, or not those that were written.
+        """
+        path = self.path.with_suffix(".npz")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StudyError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
+        if hashlib.sha256(content).hexdigest() != self.files.get(".npz"):
+            raise StudyError(f"{path}: changed since it was written; {_AGAIN}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+
+class UnreadableRecordError(StudyError):
+    """A file where a record should be is none, or not as it was written."""
+
+
+def file_stem(job: str) -> str:
+    """Turn a job's name into a file name: readable, safe, and still unique."""
+    safe = re.sub(r"[^A-Za-z0-9._=,@+-]+", "-", job.partition("/")[2].replace("/", "__"))
+    tag = hashlib.sha256(job.encode()).hexdigest()[:8]
+    return f"{safe[:150]}.{tag}"
+
+
+def attempt_of(path: Path) -> int:
+    """Number of the attempt, from the file name."""
+    match = re.search(r"\.a(\d+)\.json$", path.name)
+    return int(match[1]) if match else 0
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises
+    ------
+    UnreadableRecordError
+        Half written, edited since, or no record at all.
+    StudyError
+        A record of another schema: a version of this tool knows what it says, so it is not passed over.
+    """
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        if body["schema"] != SCHEMA:
+            raise StudyError(
+                f"{path}: a result of schema {body['schema']!r}, this version reads {SCHEMA}; "
+                "update the tool, or move the file away to run the job again"
+            )
+        digest = body.pop("digest")
+        if digest != sha256_of(body):
+            raise UnreadableRecordError(f"{path}: edited since it was written; {_NOT_THERE}")
+        _check_kinds(body)
+        return Record(
+            job=body["job"],
+            status=body["status"],
+            spec=body["spec"],
+            result=body["result"],
+            columns=body["columns"],
+            reason=body["reason"],
+            provenance=body["provenance"],
+            path=path,
+            attempt=attempt_of(path),
+            files=body["files"],
+        )
+    except StudyError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
+        what = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise UnreadableRecordError(
+            f"{path}: half written, or not a result of this tool ({what}); {_NOT_THERE}"
+        ) from error
+
+
+def _check_kinds(body: Mapping[str, Any]) -> None:
+    """Refuse a record whose fields are not of the kinds that `Record` promises."""
+    if body["status"] not in get_args(Status):
+        raise ValueError(f"status {body['status']!r} is none of {', '.join(get_args(Status))}")
+    for name in ("spec", "result", "columns", "provenance", "files"):
+        if not isinstance(body[name], dict):
+            raise TypeError(f"{name} is no table")
+    for name in ("job", "reason"):
+        if not isinstance(body[name], str):
+            raise TypeError(f"{name} is no text")
