@@ -20,6 +20,8 @@ from pipeline.findings import PartRow, part_row
 from pipeline.foreign import foreign_rows, published
 from pipeline.jobs import Planned, State
 from pipeline.join_experiments import experiment_findings
+from pipeline.join_read_outs import read_out_records
+from pipeline.kept_figures import kept, kept_digest
 from pipeline.ledger import History, Ledger, Record
 from pipeline.methods import methods
 from pipeline.plan import Plan
@@ -213,9 +215,14 @@ def _made_from(plan: Plan, rows: Rows) -> str:
 
 
 def _other_experiments(plan: Plan) -> dict[str, Any]:
-    """Return what the files of the other experiments depend on; nothing where the study has none."""
+    """Return what the files of the other experiments depend on; nothing where there are none."""
     parts = [row.score for row in _part_rows(plan, {})]
-    return {"parts": [[score.job, score.status, score.source] for score in parts]} if parts else {}
+    found = {
+        "parts": [[score.job, score.status, score.source] for score in parts],
+        "read_outs": sorted(record.path.name for record in read_out_records(plan).values()),
+        "analysis": kept_digest(plan.study.output),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _has_report_extra() -> bool:
@@ -255,7 +262,7 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
     numbers = statistics(table, pairs=tests, missing=plan.study.report.missing)
     remarks: list[str] = []
     parts = _part_rows(plan, table.test_counts)
-    findings = experiment_findings(parts, plan.study, draw=_has_report_extra())
+    findings = experiment_findings(parts, plan, table, draw=_has_report_extra())
     if _has_report_extra():
         reporter.say("drawing figures and report")
         contents = report_files(
@@ -272,7 +279,7 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
             paths=probe_paths(rows),
             curves=training_curves(rows),
             state_of_the_art=published(plan),
-            extra=findings.figures,
+            extra=(*findings.figures, *kept(output)),
         )
     else:
         contents = table_files(table, numbers)
