@@ -185,6 +185,7 @@ def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
 
 def _add_commands() -> None:
     """Add the group `penultimate cache` and what runs beside studies."""
+    from pipeline.cli_analysis import analyse
     from pipeline.cli_beside import bench, predict
     from pipeline.cli_cache import cache
     from pipeline.cli_datasets import datasets
@@ -192,7 +193,7 @@ def _add_commands() -> None:
     from pipeline.cli_pins import pin
     from pipeline.cli_plan import plan, status
 
-    for command in (status, plan, datasets, predict, bench, cache):
+    for command in (status, plan, datasets, predict, bench, cache, analyse):
         cli.add_command(command)
     for command in (verify, gc, pin, remove, restore):
         cache.add_command(command)

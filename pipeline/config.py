@@ -21,6 +21,7 @@ from pipeline.tables import (
     Table,
     TrainTable,
 )
+from pipeline.tables_experiments import ConvergenceTable, FewExamplesTable
 
 __all__ = [
     "BackboneTable",
@@ -61,6 +62,8 @@ class Study(Table):
     probe: ProbeTable = ProbeTable()
     fine_tune: TrainTable | None = None
     from_scratch: TrainTable | None = None
+    few_examples: FewExamplesTable | None = None
+    convergence: ConvergenceTable | None = None
     report: ReportTable = ReportTable()
     pin: tuple[PinTable, ...] = ()
     folder: Path = Field(default=Path(), exclude=True, validation_alias=FOLDER)

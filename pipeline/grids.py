@@ -28,7 +28,7 @@ def grid_tables(plan: Plan) -> list[dict[str, Any]]:
     for planned in plan.jobs:
         job = planned.job
         if isinstance(job, TrainJob) and job.score_on == "validation":
-            cell = f"{job.regime}/{job.backbone.label}/{job.dataset.name}, {job.recipe.steps} steps"
+            cell = f"{job.name.rpartition('/')[0]}, {job.recipe.steps} steps"
             cells.setdefault(cell, []).append(_point(planned, job, finished, plan))
     return [{"cell": cell, "points": points} for cell, points in cells.items()]
 

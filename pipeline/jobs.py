@@ -71,6 +71,15 @@ class KnownSelection:
 
 
 @dataclass(frozen=True)
+class ProbeRows:
+    """Which rows of the cached splits a probe is fitted to and chosen on, where it is not all of them."""
+
+    train: tuple[str, ...]
+    """Ids, of the training or the validation split."""
+    validation: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ProbeJob:
     """Linear probe of one backbone on one data set, from cached features alone."""
 
@@ -93,6 +102,8 @@ class ProbeJob:
     """Bytes that copies of the features may take; None = as much as they need."""
     known: KnownSelection | None = None
     """Of the last result, where that differs in the grid of lambdas alone."""
+    rows: ProbeRows | None = None
+    """None = train and validation as they are."""
     stage: Stage = "probe"
 
 
@@ -125,6 +136,19 @@ class TrainJob:
         return STAGE_OF_REGIME[self.regime]
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a job is for beside the study's own scores: one point of one of the other experiments."""
+
+    experiment: Literal["few_examples", "convergence"]
+    per_class: int | None = None
+    """Training images of every class."""
+    repeat: int | None = None
+    """Which of the subsets drawn."""
+    steps: int | None = None
+    """Length of the schedule."""
+
+
 Job = ExtractJob | ProbeJob | TrainJob
 ResultJob = ProbeJob | TrainJob
 
@@ -142,3 +166,5 @@ class Planned:
     """None while the job waits for what decides it (features not yet extracted, grid not yet run)."""
     columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The row of scores.csv that the job will fill; empty for jobs that fill none."""
+    part: Part | None = field(default=None, repr=False)
+    """Of another experiment: its row is not of scores.csv but of that experiment's own table."""

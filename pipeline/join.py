@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,8 +18,12 @@ from pipeline.cell_details import cell_details
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.evidence import Rows, label, pair_tests, probe_paths, readable, training_curves
+from pipeline.findings import PartRow, part_row
 from pipeline.foreign import foreign_rows, published
 from pipeline.jobs import Planned, State
+from pipeline.join_experiments import experiment_findings
+from pipeline.join_read_outs import read_out_records
+from pipeline.kept_figures import kept, kept_digest
 from pipeline.ledger import History, Ledger, Record
 from pipeline.methods import methods
 from pipeline.plan import Plan
@@ -49,6 +53,8 @@ class JoinOutcome:
     """False where everything on disk was current."""
     remarks: tuple[str, ...] = ()
     """What could not be made, and why."""
+    findings: tuple[str, ...] = ()
+    """What the other experiments found, in sentences."""
 
 
 def join_state(plan: Plan) -> tuple[State, str]:
@@ -89,7 +95,8 @@ def join(plan: Plan, *, reporter: Reporter = SILENT) -> JoinOutcome:
     stamp, statistics = _read_stamp(plan), _read_statistics(plan)
     if stamp is not None and statistics is not None and join_state(plan)[0] == "done":
         files = tuple(plan.study.output / name for name in stamp["files"])
-        return JoinOutcome(table, statistics, files, written=False, remarks=tuple(stamp["remarks"]))
+        told = tuple(stamp["remarks"]), tuple(stamp.get("findings", ()))
+        return JoinOutcome(table, statistics, files, False, *told)
     return _write(plan, table, rows, reporter)
 
 
@@ -120,7 +127,7 @@ def _is_rival(other: Record, counted: Record) -> bool:
 def _rows(plan: Plan) -> Rows:
     """Return one row for every planned score."""
     history = Ledger(plan.study.output).history()
-    planned = [job for job in plan.jobs if job.columns]
+    planned = [job for job in plan.jobs if job.columns and job.part is None]
     foreign = foreign_rows(plan)
     metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
     for job in planned:  # of a data set whose images are not here, results know the metric
@@ -130,6 +137,18 @@ def _rows(plan: Plan) -> Rows:
                 metrics.setdefault(record.columns["dataset"], record.columns["metric"])
     metrics = {**{score.dataset: score.metric for score, _ in foreign}, **metrics}
     return [_row(job, history, metrics.get(job.columns["dataset"], "top_1")) for job in planned] + foreign
+
+
+def _part_rows(plan: Plan, counts: Mapping[str, Sequence[int]]) -> list[PartRow]:
+    """Return one row for every planned score of the other experiments."""
+    history, found = Ledger(plan.study.output).history(), []
+    metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
+    for planned in plan.jobs:
+        if planned.part is not None and planned.columns:
+            dataset = planned.columns["dataset"]
+            score, record = _row(planned, history, metrics.get(dataset, "top_1"))
+            found.append(part_row(planned.part, score, record, counts.get(dataset)))
+    return found
 
 
 def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Record | None]:
@@ -187,6 +206,7 @@ def _made_from(plan: Plan, rows: Rows) -> str:
             "recipe": JOIN_RECIPE,
             "report_extra": _has_report_extra(),
             "rows": [[score.job, score.status, score.source, score.imagenet_top1] for score, _ in rows],
+            **_other_experiments(plan),
             "foreign": [
                 asdict(score) for score, record in rows if record is None and score.value is not None
             ],
@@ -195,6 +215,17 @@ def _made_from(plan: Plan, rows: Rows) -> str:
             "study": plan.study.name,
         }
     )
+
+
+def _other_experiments(plan: Plan) -> dict[str, Any]:
+    """Return what the files of the other experiments depend on; nothing where there are none."""
+    parts = [row.score for row in _part_rows(plan, {})]
+    found = {
+        "parts": [[score.job, score.status, score.source] for score in parts],
+        "read_outs": sorted(record.path.name for record in read_out_records(plan).values()),
+        "analysis": kept_digest(plan.study.output),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _has_report_extra() -> bool:
@@ -234,6 +265,8 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
     table = replace(table, notes=(*table.notes, *lost))
     numbers = statistics(table, pairs=tests, missing=plan.study.report.missing)
     remarks: list[str] = []
+    parts = _part_rows(plan, table.test_counts)
+    findings = experiment_findings(parts, plan, table, draw=_has_report_extra())
     if _has_report_extra():
         reporter.say("drawing figures and report")
         contents = report_files(
@@ -250,20 +283,23 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
             paths=probe_paths(rows),
             curves=training_curves(rows),
             state_of_the_art=published(plan),
+            extra=(*findings.figures, *kept(output)),
         )
     else:
         contents = table_files(table, numbers)
         remarks.append('no figures and no report.html: install them with pip install "penultimate[report]"')
+    contents |= findings.files
     before = (_read_stamp(plan) or {"files": []})["files"]
     for name, content in contents.items():
         make_folder((output / name).parent)
         write_file(output / name, content)
     stamp = {"made_from": _made_from(plan, rows), "files": list(contents), "remarks": remarks}
+    stamp |= {"findings": list(findings.lines)} if findings.lines else {}
     write_file(output / STAMP, json.dumps(stamp, indent=1).encode())
     for name in set(before) - set(contents):  # the figures of a regime that the study no longer has
         (output / name).unlink(missing_ok=True)
     files = tuple(output / name for name in contents)
-    return JoinOutcome(table, numbers, files, written=True, remarks=tuple(remarks))
+    return JoinOutcome(table, numbers, files, True, tuple(remarks), findings.lines)
 
 
 def _study_file(study: Study) -> dict[str, Any]:

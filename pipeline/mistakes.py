@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline import tables
+from pipeline import tables, tables_experiments
 from pipeline.config import Study
+from pipeline.mistakes_experiments import experiment_mistakes
 from pipeline.pins import pin_mistakes
 from stages.names import did_you_mean
 
@@ -21,6 +22,8 @@ TABLES: Mapping[str, type[tables.Table]] = {
     "lambdas": tables.LambdaGrid,
     "fine_tune": tables.TrainTable,
     "from_scratch": tables.TrainTable,
+    "few_examples": tables_experiments.FewExamplesTable,
+    "convergence": tables_experiments.ConvergenceTable,
     "report": tables.ReportTable,
     "pin": tables.PinTable,
 }
@@ -96,3 +99,4 @@ def name_mistakes(study: Study) -> Iterator[str]:
             yield f"dataset[{i}].name: {dataset.name!r} is used twice; every data set needs its own name"
         seen.add(dataset.name)
     yield from pin_mistakes(study)
+    yield from experiment_mistakes(study)

@@ -107,7 +107,7 @@ def _probes(plan: Plan, finished: Mapping[str, Record], store: Store) -> Iterato
     """Yield the probes whose whole grid was fitted."""
     for planned in plan.of("probe"):
         job, record = planned.job, finished.get(planned.name)
-        if record is None or not isinstance(job, ProbeJob) or planned.state != "done":
+        if record is None or not isinstance(job, ProbeJob) or planned.state != "done" or job.rows is not None:
             continue
         selection, shape = record.result.get("selection", ()), cached_shape(store, job)
         if shape is not None and not any(row.get("reused") for row in selection):

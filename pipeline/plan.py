@@ -18,6 +18,7 @@ from pipeline.choices import AmbiguousEntriesError
 from pipeline.config import Study
 from pipeline.jobs import STAGES, ExtractJob, Planned, Stage
 from pipeline.ledger import Ledger
+from pipeline.plan_experiments import plan_experiments
 from pipeline.plan_probes import plan_probes
 from pipeline.plan_training import plan_regime
 from pipeline.resolve import Images, Resolved, without
@@ -123,6 +124,7 @@ def plan(
         table = study.training(regime)
         if table is not None:
             jobs += plan_regime(study, regime, table, readable, history)
+    jobs += plan_experiments(study, readable, jobs, store, history)
     absent = [
         f"{name}: images are not on this machine ({why}); cached features are found by name"
         for name, why in resolved.absent.items()
@@ -155,7 +157,9 @@ def _readable(study: Study, resolved: Resolved, jobs: Sequence[Planned], store: 
     Which ones they are stands in the cached entries; until a data set has been extracted through one
     backbone at least, its training waits.
     """
-    if study.extract.on_bad_image == "error" or not (study.fine_tune or study.from_scratch):
+    if study.extract.on_bad_image == "error" or not (
+        study.fine_tune or study.from_scratch or study.few_examples
+    ):
         return resolved
     excluded: dict[tuple[str, str], set[str]] = {}
     for planned in jobs:

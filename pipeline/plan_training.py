@@ -43,11 +43,15 @@ class _Cell:
     recipe: TrainRecipe
     dataset: Dataset
     base_spec: Mapping[str, Any]
+    suffix: str = ""
+    """Tells the cells of the other experiments from the study's own."""
+    refit: bool = True
+    """Whether the final trainings see validation too."""
 
     @property
     def prefix(self) -> str:
         """What the names of its jobs begin with."""
-        return f"{self.regime}/{self.backbone.label}/{self.dataset.name}"
+        return f"{self.regime}/{self.backbone.label}/{self.dataset.name}{self.suffix}"
 
     def job(self, point: GridPoint, seed: int, *, final: bool, steps: int | None = None) -> TrainJob:
         """Return the job of one grid point; ``steps``: a schedule of that length, where it is a shorter one."""
@@ -55,7 +59,7 @@ class _Cell:
         short = steps is not None and steps != self.recipe.steps
         recipe = replace(self.recipe, steps=steps) if short and steps is not None else self.recipe
         fit_on: tuple[SplitName, ...] = ("train",)
-        if final and "validation" in self.dataset.splits:
+        if final and self.refit and "validation" in self.dataset.splits:
             fit_on = ("train", "validation")
         score_on: SplitName = "test" if final else "validation"
         what = f"final,seed={seed}" if final else f"lr={rate!r},wd={decay!r},seed={seed}"
@@ -104,10 +108,33 @@ def plan_regime(
         for entry in study.dataset:
             images = resolved.images.get(entry.name)
             if images is not None:
-                cell = _cell(study, regime, table, backbone, images, history)
-                yield from _plan_cell(cell, history)
+                yield from plan_cell(study, regime, table, backbone, images, history)
                 continue
             yield from _plan_without_images(study, regime, table, backbone, entry.name, resolved, history)
+
+
+def plan_cell(
+    study: Study,
+    regime: Regime,
+    table: TrainTable,
+    backbone: Backbone,
+    images: Images,
+    history: History,
+    *,
+    suffix: str = "",
+    refit: bool = True,
+) -> Iterator[Planned]:
+    """Plan the trainings of one backbone on one data set: the search, then the final ones.
+
+    Parameters
+    ----------
+    suffix : str
+        Put behind the data set's name in the jobs' names.
+    refit : bool
+        Whether the final trainings are fitted to train + validation rather than to train alone.
+    """
+    cell = _cell(study, regime, table, backbone, images, history, suffix)
+    yield from _plan_cell(replace(cell, refit=refit), history)
 
 
 def _plan_without_images(
@@ -138,6 +165,7 @@ def _cell(
     backbone: Backbone,
     images: Images,
     history: History,
+    suffix: str,
 ) -> _Cell:
     """Gather what the jobs of one cell share."""
     learning_rates, weight_decays = grid_of(table, regime)
@@ -155,7 +183,7 @@ def _cell(
             "weights": None
             if regime == "from_scratch"
             else backbone.weights.sha256
-            or _weights_of(f"{regime}/{backbone.label}/{dataset.name}/", backbone, history),
+            or _weights_of(f"{regime}/{backbone.label}/{dataset.name}{suffix}/", backbone, history),
             "preprocessing": asdict(backbone.preprocessing),
             "pooling": backbone.pooling,
         },
@@ -164,7 +192,7 @@ def _cell(
         "validation": [table.validation_fraction, table.seeds[0]] if dataset is not images.dataset else None,
         "training": shown,
     }
-    return _Cell(study, regime, table, backbone, images, recipe, dataset, spec)
+    return _Cell(study, regime, table, backbone, images, recipe, dataset, spec, suffix)
 
 
 def _check_fit(regime: Regime, table: TrainTable, backbone: Backbone, dataset: Dataset) -> None:

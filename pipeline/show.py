@@ -23,6 +23,7 @@ def outcome_text(outcome: Outcome) -> str:
         from stages.report.text import correlation_lines, score_table
 
         blocks += [score_table(outcome.joined.table), "\n".join(correlation_lines(outcome.joined.statistics))]
+        blocks += ["\n".join(outcome.joined.findings)] if outcome.joined.findings else []
         first = outcome.joined.files[0]
         what = "report" if first.suffix == ".html" else "scores"
         blocks.append("\n".join([*outcome.joined.remarks, f"{what}: {first}"]))
@@ -66,6 +67,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "notes": list(outcome.notes),
         "files": [str(path) for path in joined.files] if joined else [],
         "remarks": list(joined.remarks) if joined else [],
+        "findings": list(joined.findings) if joined else [],
     }
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cache import Entry
 from pipeline.errors import StudyError
-from pipeline.jobs import ProbeJob
+from pipeline.jobs import ProbeJob, ProbeRows
 from pipeline.ledger import Ledger, truth
 from pipeline.place import Done, Place
 from pipeline.provenance import provenance
@@ -29,6 +30,8 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
     entries = {split: store.read(key) for split, key in job.entries.items()}
     _refuse_other_values(job, entries)
     tables = {split: feature_table(entry) for split, entry in entries.items()}
+    if job.rows is not None:
+        tables = chosen_rows(tables, job.rows)
     test = tables["test"]
     metric: Metric = job.metric or ("map_11_point" if test.multi_label else "top_1")
     digests = {split: entry.content_digest for split, entry in entries.items()}
@@ -73,6 +76,11 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
             "content_digests": digests,
             "memory": job.memory,
             "class_names": list(test.class_names),
+            **(
+                {}
+                if job.rows is None
+                else {"rows": {"train": len(job.rows.train), "validation": len(job.rows.validation)}}
+            ),
         },
         provenance=provenance(),
         arrays={**scores, **truth(test.labels, test.ids)},
@@ -87,6 +95,40 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
     if reused:
         line += f", {reused} of {len(result.selection)} lambdas scored before"
     return Done(line, warnings)
+
+
+def _row_counts(rows: ProbeRows | None) -> dict[str, Any]:
+    """Return how many rows a probe of few examples was fitted to and chosen on, for the record."""
+    return {} if rows is None else {"rows": {"train": len(rows.train), "validation": len(rows.validation)}}
+
+
+def chosen_rows(tables: Mapping[SplitName, FeatureTable], rows: ProbeRows) -> dict[SplitName, FeatureTable]:
+    """Return the rows of train and validation that a probe of few examples uses, and test as it is."""
+    places: dict[str, tuple[SplitName, int]] = {}
+    for split, table in tables.items():
+        if split != "test":
+            places |= {id_: (split, i) for i, id_ in enumerate(table.ids)}
+    return {
+        "train": _taken(tables, places, rows.train),
+        "validation": _taken(tables, places, rows.validation),
+        "test": tables["test"],
+    }
+
+
+def _taken(
+    tables: Mapping[SplitName, FeatureTable], places: Mapping[str, tuple[SplitName, int]], ids: Sequence[str]
+) -> FeatureTable:
+    """Return rows by their ids, in that order; all of them stand in one split."""
+    home = tables[places[ids[0]][0]]
+    at = np.array([places[id_][1] for id_ in ids], dtype=np.intp)
+    return replace(
+        home,
+        features=np.ascontiguousarray(home.features[at]),
+        labels=home.labels[at],
+        ids=tuple(ids),
+        groups=None if home.groups is None else tuple(home.groups[i] for i in at),
+        image_sha256=None if home.image_sha256 is None else tuple(home.image_sha256[i] for i in at),
+    )
 
 
 def _beyond(known: Sequence[SelectionRow], selection: Sequence[SelectionRow]) -> Iterator[SelectionRow]:

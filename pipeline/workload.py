@@ -117,6 +117,8 @@ def _shape(
 ) -> tuple[int, int, int] | None:
     """Return rows, dimension and classes of what a probe is fitted to; None where nothing tells them."""
     columns = planned.columns
+    if job is not None and job.rows is not None and (shape := cached_shape(store, job)) is not None:
+        return len(job.rows.train) + len(job.rows.validation), *shape[1:]
     variant = f"@{columns['variant']}" if columns["variant"] else ""
     backbone = backbones.get(f"{columns['backbone']}{variant}")
     images = plan.resolved.images.get(columns["dataset"])

@@ -38,7 +38,7 @@ def add_trainings(
     known = [(planned, job) for planned in mine if (job := _template(planned, cells)) is not None]
     search = [Task(p.name, clock.training(job)) for p, job in known if not p.columns]
     finals = [
-        Task(p.name, clock.training(job, steps=_full(plan, regime), final=True))
+        Task(p.name, clock.training(job, steps=_full(plan, regime, p), final=True))
         for p, job in known
         if p.columns
     ]
@@ -82,8 +82,10 @@ def _cell_of(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _full(plan: Plan, regime: Regime) -> int:
-    """Return the steps of a training at full length."""
+def _full(plan: Plan, regime: Regime, planned: Planned | None = None) -> int:
+    """Return the steps of a training at full length: its own, where it is a point of a comparison of lengths."""
+    if planned is not None and planned.part is not None and planned.part.steps is not None:
+        return planned.part.steps
     table = plan.study.training(regime)
     assert table is not None
     return recipe_of(table, regime).steps

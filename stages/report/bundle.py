@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from stages.report.draw_experiments import ExtraFigure
 from stages.report.draw_fits import ProbePath, TrainingCurve
 from stages.report.figures import render_figures
 from stages.report.files import scores_csv, scores_parquet, statistics_json
@@ -31,6 +32,7 @@ def report_files(
     paths: Sequence[ProbePath] = (),
     curves: Sequence[TrainingCurve] = (),
     state_of_the_art: Mapping[str, float] = MappingProxyType({}),
+    extra: Sequence[ExtraFigure] = (),
 ) -> dict[str, bytes]:
     """Return report.html, the scores, the statistics and the figures by their names in the output folder.
 
@@ -40,6 +42,8 @@ def report_files(
         As :func:`stages.report.page.render_report` has them.
     paths, curves, state_of_the_art
         As :func:`stages.report.figures.render_figures` has them.
+    extra : sequence of ExtraFigure
+        Figures of other experiments, shown behind the report's own.
 
     Returns
     -------
@@ -52,6 +56,8 @@ def report_files(
         A library of the extra ``report`` is not installed.
     """
     figures = render_figures(table, statistics, paths=paths, curves=curves, state_of_the_art=state_of_the_art)
+    for drawn in extra:
+        figures |= {f"{drawn.stem}.pdf": drawn.pdf, f"{drawn.stem}.png": drawn.png}
     page = render_report(
         table,
         statistics,
@@ -62,6 +68,7 @@ def report_files(
         provenance=provenance,
         figures=[name for name in figures if name.endswith(".pdf")],
         pictures=figures,
+        captions={drawn.stem: (drawn.title, drawn.caption) for drawn in extra},
     )
     return {
         "report.html": page.encode(),

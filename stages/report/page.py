@@ -49,6 +49,7 @@ def render_report(
     provenance: Mapping[str, Any] | None = None,
     figures: Sequence[str] = (),
     pictures: Mapping[str, bytes] = MappingProxyType({}),
+    captions: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> str:
     """Write the report of a joined table.
 
@@ -72,6 +73,8 @@ def render_report(
         File names in the folder ``figures`` beside the page, to be linked.
     pictures : mapping of str to bytes, optional
         PNG files by name; those that the page does not draw itself are shown in it.
+    captions : mapping of str to (title, caption), optional
+        Of pictures that the page has no words for, by the name without suffix.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def render_report(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    shown = {**_contents(table, statistics, details), "pictures": _pictures(pictures)}
+    shown = {**_contents(table, statistics, details), "pictures": _pictures(pictures, captions)}
     empty = {i for i, key in (("regimes", "comparisons"), ("figures", "pictures")) if not shown[key]}
     sections = [(i, name) for i, name in _SECTIONS if i not in empty]
     return engine.get_template("report.html.j2").render(
@@ -152,10 +155,12 @@ def _contents(
     }
 
 
-def _pictures(files: Mapping[str, bytes]) -> list[tuple[str, str, str, str]]:
+def _pictures(
+    files: Mapping[str, bytes], captions: Mapping[str, tuple[str, str]]
+) -> list[tuple[str, str, str, str]]:
     """Title, caption, name of the PDF and data address of each figure that is shown as a picture."""
     found = []
-    for stem, (title, caption) in CAPTIONS.items():
+    for stem, (title, caption) in {**CAPTIONS, **captions}.items():
         if f"{stem}.png" in files:
             data = base64.b64encode(files[f"{stem}.png"]).decode()
             found.append((title, caption, f"{stem}.pdf", f"data:image/png;base64,{data}"))

@@ -257,7 +257,7 @@ def test_the_reference_shows_no_key_that_is_unknown() -> None:
 
 def test_the_reference_loads_and_is_all_defaults(tmp_path: Path) -> None:
     study = load_study(REFERENCE)
-    plain = load_study(write(tmp_path, GOOD + "[fine_tune]\n[from_scratch]\n"))
+    plain = load_study(write(tmp_path, GOOD + "[fine_tune]\n[from_scratch]\n[few_examples]\n[convergence]\n"))
     for name, _ in tables():
         if name != "study":
             assert getattr(study, name) == getattr(plain, name), name

@@ -1,0 +1,65 @@
+"""Figures of analyses that were asked for by hand: kept in the study's output, shown in its report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.atomic import make_folder, write_file
+
+if TYPE_CHECKING:
+    from stages.report.draw_experiments import ExtraFigure
+
+FOLDER = "analysis"
+
+
+def keep(output: Path, files: Mapping[str, bytes], figure: ExtraFigure | None = None) -> tuple[Path, ...]:
+    """Write an analysis into ``OUTPUT/analysis``; its figure is in the report from the next join on.
+
+    Parameters
+    ----------
+    output : Path
+        The study's.
+    files : mapping of str to bytes
+        By name.
+    figure : ExtraFigure, optional
+
+    Returns
+    -------
+    tuple of Path
+        Where the files lie, the figure's last.
+    """
+    folder = output / FOLDER
+    make_folder(folder)
+    contents = dict(files)
+    if figure is not None:
+        words = {"title": figure.title, "caption": figure.caption}
+        contents |= {f"{figure.stem}.pdf": figure.pdf, f"{figure.stem}.png": figure.png}
+        contents[f"{figure.stem}.figure.json"] = json.dumps(words, indent=1).encode()
+    for name, content in contents.items():
+        write_file(folder / name, content)
+    return tuple(folder / name for name in contents if not name.endswith(".figure.json"))
+
+
+def kept(output: Path) -> tuple[ExtraFigure, ...]:
+    """Return the figures that were kept and are whole, in the order of their names."""
+    from stages.report.draw_experiments import ExtraFigure
+
+    found = []
+    for path in sorted((output / FOLDER).glob("*.figure.json")):
+        stem = path.name.removesuffix(".figure.json")
+        try:
+            words = json.loads(path.read_text(encoding="utf-8"))
+            pdf, png = ((path.parent / f"{stem}.{kind}").read_bytes() for kind in ("pdf", "png"))
+            found.append(ExtraFigure(stem, str(words["title"]), str(words["caption"]), pdf, png))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # taken away or edited by hand: asked for again, it comes back
+    return tuple(found)
+
+
+def kept_digest(output: Path) -> list[str]:
+    """Return a digest of each kept figure: the join is stale when they change."""
+    return [hashlib.sha256(figure.png + figure.caption.encode()).hexdigest() for figure in kept(output)]

@@ -1,0 +1,29 @@
+"""What can be wrong with the tables of the other experiments before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.config import Study
+from stages.names import did_you_mean
+
+
+def experiment_mistakes(study: Study) -> Iterator[str]:
+    """Unknown data sets, and experiments with nothing to run."""
+    names = [dataset.name for dataset in study.dataset]
+    trains = study.fine_tune is not None or study.from_scratch is not None
+    if study.few_examples is not None:
+        yield from _unknown("few_examples", study.few_examples.datasets, names)
+        if not (study.probe.enabled or trains):
+            yield "few_examples: no regime to compare; enable the probe or add [fine_tune] or [from_scratch]"
+    if study.convergence is not None:
+        yield from _unknown("convergence", study.convergence.datasets, names)
+        if not trains:
+            yield "convergence: nothing is trained; add [fine_tune], [from_scratch] or both"
+
+
+def _unknown(place: str, wanted: Sequence[str] | None, names: Sequence[str]) -> Iterator[str]:
+    """Say which data sets are not the study's."""
+    for i, name in enumerate(wanted or (), start=1):
+        if name not in names:
+            yield f"{place}.datasets[{i}]: the study has no data set {name!r}{did_you_mean(name, names)}"

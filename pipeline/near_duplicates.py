@@ -1,0 +1,232 @@
+"""Images that stand twice in a study's data: found on cached features, confirmed on the pixels where they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cached_tables import CachedTables
+from pipeline.errors import StudyError
+from pipeline.findings import strict_json
+from pipeline.kept_figures import keep
+from pipeline.ledger import Ledger
+from pipeline.progress import SILENT, Reporter
+from stages.analysis.duplicates import ALONE_COSINE, CANDIDATE_COSINE, Pairs, near_duplicates, rows_without
+from stages.analysis.same_picture import SAME_PICTURE, same_pictures
+from stages.metrics import evaluate
+from stages.records import SPLITS, SplitName
+
+MOST_LOOKED_AT = 10_000
+"""Pairs whose pixels are compared, the nearest first: 46 ms each on one core."""
+SHOWN = 12
+"""Pairs on the picture sheet."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One split of one data set."""
+
+    dataset: str
+    split: SplitName
+
+    @classmethod
+    def read(cls, text: str) -> Side:
+        """Read DATASET/SPLIT."""
+        dataset, _, split = text.rpartition("/")
+        for known in SPLITS:
+            if split == known and dataset:
+                return cls(dataset, known)
+        raise StudyError(f"{text!r} is not DATASET/SPLIT, as in pets/train; splits are {', '.join(SPLITS)}")
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.split}"
+
+
+@dataclass(frozen=True)
+class WithoutDuplicates:
+    """A probe's score with and without the test images that have a twin."""
+
+    value: float
+    value_without: float
+    left_out: int
+    n_test: int
+
+
+@dataclass(frozen=True)
+class DuplicatesOutcome:
+    """What was found between two splits, or inside one."""
+
+    backbone: str
+    first: str
+    second: str
+    rows: tuple[int, int]
+    cosine: float
+    """The threshold on the features."""
+    candidates: int
+    """Pairs at or above it."""
+    looked_at: int
+    """Pairs whose pixels were compared; 0 where the images are not here."""
+    similarity: float | None
+    """The threshold on the pixels; None where features alone decide."""
+    duplicates: int
+    """Pairs taken for duplicates."""
+    images: tuple[int, int]
+    """Different images of both sides in such pairs."""
+    probe: WithoutDuplicates | None
+    """None where no probe was scored on these test images."""
+    files: tuple[Path, ...]
+
+    @property
+    def line(self) -> str:
+        """The finding in a sentence or two."""
+        how = (
+            f"cosine {self.cosine:g} and pixels {self.similarity:g}"
+            if self.similarity is not None
+            else f"cosine {self.cosine:g} alone, for the images are not here"
+        )
+        where = f"inside {self.first}" if self.first == self.second else f"{self.first} and {self.second}"
+        text = (
+            f"{where}: {self.duplicates} near-duplicate pairs ({self.images[0]} of {self.rows[0]} and "
+            f"{self.images[1]} of {self.rows[1]} images) by {how}, of {self.candidates} candidates"
+        )
+        if self.similarity is not None and self.looked_at < self.candidates:
+            text += f", the nearest {self.looked_at} looked at"
+        if self.probe is not None:
+            text += (
+                f"; the probe scores {100 * self.probe.value:.2f} %, without the {self.probe.left_out} test images "
+                f"concerned {100 * self.probe.value_without:.2f} %"
+            )
+        return text
+
+
+def find_duplicates(
+    tables: CachedTables,
+    first: Side,
+    second: Side,
+    *,
+    backbone: str | None = None,
+    cosine: float | None = None,
+    pixels: bool = True,
+    reporter: Reporter = SILENT,
+) -> DuplicatesOutcome:
+    """Look for near-duplicates between two cached splits, or inside one.
+
+    Parameters
+    ----------
+    tables : CachedTables
+    first, second : Side
+        The same twice = inside one split, each pair once.
+    backbone : str, optional
+        Through whose features; default the study's first.
+    cosine : float, optional
+        Threshold on the features; default 0.7 where pixels decide after it, else 0.9.
+    pixels : bool
+        Whether to look at the images where they are on this machine.
+    reporter : Reporter
+
+    Returns
+    -------
+    DuplicatesOutcome
+        Every pair in ``duplicates_*.csv`` below ``OUTPUT/analysis``, the nearest as a picture sheet.
+    """
+    name = tables.backbones([backbone] if backbone else ())[0]
+    tables.datasets([first.dataset, second.dataset])
+    inside = first == second
+    one = tables.table(name, first.dataset, first.split)
+    other = one if inside else tables.table(name, second.dataset, second.split)
+    places = [tables.path_of(side.dataset, side.split) for side in (first, second)]
+    looks = pixels and None not in places
+    threshold = cosine if cosine is not None else CANDIDATE_COSINE if looks else ALONE_COSINE
+    with reporter.bar("comparing features", "blocks") as progress:
+        pairs = near_duplicates(
+            one.features, None if inside else other.features, threshold=threshold, progress=progress
+        )
+    seen, similar, chosen = pairs, None, pairs
+    if looks:
+        seen = pairs.take(np.arange(len(pairs)) < MOST_LOOKED_AT)
+        path_of = [_paths(p or {}, t.ids) for p, t in zip(places, (one, other), strict=True)]
+        with reporter.bar("comparing pictures", "pairs") as progress:
+            similar = same_pictures(seen, *path_of, progress=progress)
+        chosen = seen.take(similar >= SAME_PICTURE)
+    outcome = DuplicatesOutcome(
+        backbone=name,
+        first=str(first),
+        second=str(second),
+        rows=(len(one.ids), len(other.ids)),
+        cosine=threshold,
+        candidates=pairs.found,
+        looked_at=len(seen) if looks else 0,
+        similarity=SAME_PICTURE if looks else None,
+        duplicates=chosen.found if not looks else len(chosen),
+        images=(len(set(chosen.first.tolist())), len(set(chosen.second.tolist()))),
+        probe=None if inside else _without(tables, name, second, chosen),
+        files=(),
+    )
+    stem = f"duplicates_{_safe(str(first))}_{_safe(str(second))}"
+    files = {
+        f"{stem}.csv": _csv(seen, similar, one.ids, other.ids),
+        f"{stem}.json": strict_json({**vars(outcome), "files": None}),
+    }
+    figure = _sheet(stem, outcome, chosen, path_of) if looks and len(chosen) else None
+    return DuplicatesOutcome(**{**vars(outcome), "files": keep(tables.study.output, files, figure)})
+
+
+def _paths(places: Any, ids: tuple[str, ...]) -> Callable[[int], Path]:
+    """Return where the image of a row lies."""
+    return lambda row: places.get(ids[row], Path(ids[row]))
+
+
+def _without(tables: CachedTables, backbone: str, side: Side, pairs: Pairs) -> WithoutDuplicates | None:
+    """Score the probe's predictions on the test images without a twin."""
+    record = Ledger(tables.study.output).history().finished.get(f"probe/{backbone}/{side.dataset}")
+    if side.split != "test" or record is None:
+        return None
+    arrays = record.arrays()
+    scores = arrays.get("test_logits", arrays["test_scores"])
+    labels, metric = arrays["labels"], record.columns["metric"]
+    kept = rows_without(len(labels), pairs.second)
+    if len(arrays["ids"]) != pairs.rows[1] or not len(kept):
+        return None
+    return WithoutDuplicates(
+        value=evaluate(metric, labels, scores),
+        value_without=evaluate(metric, labels[kept], scores[kept]),
+        left_out=len(labels) - len(kept),
+        n_test=len(labels),
+    )
+
+
+def _csv(pairs: Pairs, similar: Any, first: tuple[str, ...], second: tuple[str, ...]) -> bytes:
+    """Write one row a pair, the nearest first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["first", "second", "cosine", "picture_similarity", "duplicate"])
+    for i, (a, b) in enumerate(zip(pairs.first, pairs.second, strict=True)):
+        value = None if similar is None else float(similar[i])
+        same = "yes" if value is None or value >= SAME_PICTURE else "no"
+        shown = "" if value is None else f"{value:.4f}"
+        writer.writerow([first[a], second[b], f"{pairs.cosine[i]:.6f}", shown, same])
+    return text.getvalue().encode()
+
+
+def _sheet(stem: str, outcome: DuplicatesOutcome, pairs: Pairs, path_of: list[Callable[[int], Path]]) -> Any:
+    """Draw the nearest duplicates beside each other."""
+    from stages.report.draw_pairs import PicturePair, pairs_figure
+
+    shown = [
+        PicturePair(path_of[0](int(a)), path_of[1](int(b)), f"{cosine:.3f}")
+        for a, b, cosine in zip(pairs.first[:SHOWN], pairs.second[:SHOWN], pairs.cosine[:SHOWN], strict=True)
+    ]
+    title = f"Near-duplicates: {outcome.first}, {outcome.second}"
+    caption = f"{outcome.line}. The nearest {len(shown)} pairs with their cosine ({outcome.backbone})."
+    return pairs_figure(stem, title, caption, shown)
+
+
+def _safe(name: str) -> str:
+    """Return a name as part of a file's name."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)

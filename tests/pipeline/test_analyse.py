@@ -1,0 +1,176 @@
+"""Commands that read cached features: near-duplicates, maps, read-outs, and their place in the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config import Study
+from pipeline.kept_figures import FOLDER
+from pipeline.ledger import Ledger
+from pipeline.resolve import cache_root
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def doubled(workshop, penultimate) -> Study:
+    """A set one of whose training images stands in test too; its probe is fitted."""
+    workshop.images()
+    folder = workshop.folder / "colours"
+    shutil.copy(folder / "train" / "green" / "0.ppm", folder / "test" / "green" / "0.ppm")
+    study = workshop.load()
+    assert workshop.publish(study) == 2
+    assert penultimate("probe", workshop.folder / "study.toml", "--quiet").status == 0
+    return study
+
+
+def test_a_copy_in_test_is_found_and_the_probe_scored_without_it(
+    workshop, doubled: Study, penultimate
+) -> None:
+    """One hand-made pair; at a cosine of 1 the mean colours of other images do not meet it."""
+    result = penultimate(
+        "analyse", "duplicates", workshop.folder / "study.toml", "--cosine", "0.99999999", "--json"
+    )
+    assert result.status == 0
+    (found,) = json.loads(result.out)
+    assert (found["candidates"], found["duplicates"], found["images"]) == (1, 1, [1, 1])
+    assert found["probe"]["left_out"] == 1
+    record = next(r for r in Ledger(doubled.output).records() if r.job.startswith("probe/"))
+    arrays = record.arrays()
+    kept = [i for i, id_ in enumerate(arrays["ids"]) if "green/0" not in id_]
+    right = arrays["test_scores"].argmax(axis=1)[kept] == arrays["labels"][kept]
+    assert found["probe"]["value_without"] == pytest.approx(right.mean())
+    assert found["probe"]["value"] == record.result["value"]
+    (row,) = rows_of(doubled.output / FOLDER / "duplicates_colours-train_colours-test.csv")
+    assert (row["first"], row["second"]) == ("train/green/0.ppm", "test/green/0.ppm")
+    assert (row["duplicate"], float(row["picture_similarity"])) == ("yes", pytest.approx(1))
+
+
+def test_without_the_images_features_alone_decide_and_it_is_said(
+    workshop, doubled: Study, penultimate
+) -> None:
+    (workshop.folder / "colours").rename(workshop.folder / "elsewhere")
+    result = penultimate("analyse", "duplicates", workshop.folder / "study.toml")
+    assert result.status == 0
+    assert "by cosine 0.9 alone, for the images are not here" in result.out
+    assert not list((doubled.output / FOLDER).glob("*.png"))
+
+
+def test_inside_one_split_each_pair_counts_once(workshop, doubled: Study, penultimate) -> None:
+    sides = ["--between", "colours/train", "colours/train", "--cosine", "0.5", "--no-pixels", "--json"]
+    (found,) = json.loads(penultimate("analyse", "duplicates", workshop.folder / "study.toml", *sides).out)
+    features = table_of(doubled)
+    unit = features / np.linalg.norm(features, axis=1)[:, None]
+    cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
+    assert found["duplicates"] == int((cosines >= 0.5).sum())
+    assert found["probe"] is None
+
+
+def table_of(study: Study) -> np.ndarray[Any, Any]:
+    from pipeline.cached_tables import CachedTables
+    from pipeline.plan import plan
+
+    features = (
+        CachedTables(plan(study, stages=("probe",)))
+        .table("test_resnet.r160_in1k", "colours", "train")
+        .features
+    )
+    return np.asarray(features, dtype=float)
+
+
+def test_a_map_is_drawn_and_stands_in_the_report(workshop, doubled: Study, penultimate) -> None:
+    file = workshop.folder / "study.toml"
+    words = ["--split", "train", "--perplexity", "3", "--seed", "4"]
+    result = penultimate("analyse", "tsne", file, *words)
+    assert result.status == 0, result.err
+    assert "perplexity 3, seed 4" in result.out
+    rows = rows_of(doubled.output / FOLDER / "tsne_colours_train.csv")
+    assert len(rows) == 12
+    assert {row["class"] for row in rows} == {"green", "red"}
+    assert penultimate("join", file).status == 0
+    assert "t-SNE of colours" in (doubled.output / "report.html").read_text(encoding="utf-8")
+    stamp = (doubled.output / "join.json").stat().st_mtime_ns
+    assert penultimate("join", file).status == 0
+    assert (doubled.output / "join.json").stat().st_mtime_ns == stamp
+    penultimate("analyse", "tsne", file, "--split", "train", "--perplexity", "2")
+    assert penultimate("join", file).status == 0
+    assert "perplexity 2, seed 0" in (doubled.output / "report.html").read_text(encoding="utf-8")
+
+
+def test_read_outs_are_computed_once_and_joined(workshop, penultimate) -> None:
+    workshop.images()
+    nets = [
+        {
+            "name": "test_resnet.r160_in1k",
+            "weights": "random",
+            "size": 32,
+            "variant": v,
+            "seed": i,
+            "imagenet_top1": 0.4,
+        }
+        for i, v in enumerate(["a", "b"])
+    ]
+    study = workshop.load({"backbone": nets})
+    workshop.publish(study)
+    file = workshop.folder / "study.toml"
+    assert penultimate("probe", file, "--quiet").status == 0
+    first = json.loads(penultimate("analyse", "read-outs", file, "--json").out)
+    assert [row["backbone"] for row in first] == ["test_resnet.r160_in1k@a", "test_resnet.r160_in1k@b"]
+    assert {"k_nearest_neighbours", "nearest_class_mean", "ridge", "logme", "shrinkage_h_score"} <= set(
+        first[0]
+    )
+    records = sorted((study.output / "results" / "read_outs").glob("*.json"))
+    assert json.loads(penultimate("analyse", "read-outs", file, "--json").out) == first
+    assert sorted((study.output / "results" / "read_outs").glob("*.json")) == records
+    result = penultimate("join", file)
+    assert "choosing a backbone for the linear probe, mean regret in log odds:" in result.out
+    rankings = rows_of(study.output / "rankings.csv")
+    # Both networks have the same features here: whatever is chosen costs nothing.
+    assert {(row["target"], float(row["regret"])) for row in rankings} == {("linear_probe", 0.0)}
+    assert (study.output / "figures" / "choosing.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["duplicates", "--between", "colours/train", "colours"],
+            "'colours' is not DATASET/SPLIT, as in pets/train",
+        ),
+        (
+            ["duplicates", "--between", "color/train", "color/test"],
+            "the study has no data set 'color'; did you mean",
+        ),
+        (["duplicates", "--backbone", "resnet"], "the study has no backbone 'resnet'"),
+        (["tsne", "--split", "validation"], "colours has no split 'validation'; it has train, test"),
+        (["tsne", "--class", "grene"], "class 'grene' is unknown; did you mean 'green'"),
+        (["tsne"], "perplexity 30 needs more than 30 images"),
+        (["read-outs", "--dataset", "nothing"], "the study has no data set 'nothing'"),
+    ],
+)
+def test_mistakes_are_one_line(workshop, cached: Study, penultimate, words: list[str], line: str) -> None:
+    result = penultimate("analyse", words[0], workshop.folder / "study.toml", *words[1:])
+    assert result.status == 2
+    assert len(result.errors) == 1
+    assert line in result.errors[0]
+    assert not (cached.output / FOLDER).exists()
+
+
+def test_features_that_are_not_cached_are_told(workshop, penultimate) -> None:
+    workshop.images()
+    file = workshop.study()
+    for words in (["duplicates"], ["tsne"], ["read-outs"]):
+        result = penultimate("analyse", *words, file)
+        assert result.status == 2
+        assert "colours through test_resnet.r160_in1k: features are not cached" in result.errors[0]
+    assert not list(cache_root().glob("features/**/*.h5"))
