@@ -199,8 +199,6 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:18]}...{text[-18:]}"
 
 
-
-
 def _npz(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     """Pack arrays without pickles."""
     if any(array.dtype.hasobject for array in arrays.values()):
