@@ -41,7 +41,7 @@ demo: $(VENV)/demo.stamp ## run the demo into runs/demo: 3 backbones, 3 image se
 	@$(PENULTIMATE) demo
 
 test: $(VENV)/dev.stamp ## run the tests, but for the slow ones
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
 test-slow: $(VENV)/dev.stamp ## run the slow tests
 	@$(BIN)/python -m pytest -m slow

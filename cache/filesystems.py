@@ -4,8 +4,8 @@
   request. hf:// is treated as one: every file is a commit of its own, which is whole or not there, but
   there is no create-if-absent (it looks first, then writes: of two who race the later commit wins), and
   a write that is interrupted by an exception commits what it has: the size is therefore checked after
-  every upload, and before anything is taken as present. hf:// is written from its library's text and
-  was never run against the hub.
+  every upload, and before anything is taken as present. Of these s3 alone was run against a server; the
+  others are written from their libraries' text.
 - Folders and sftp: written beside, synced where it can be, renamed. A folder's hard link is
   create-if-absent; on sftp it is looked first, then renamed.
 - http: reading only. A range is asked for; from a server that ignores it the bytes before are skipped.

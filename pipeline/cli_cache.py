@@ -24,6 +24,7 @@ def cache() -> None:
 
     The cache lies in $PENULTIMATE_CACHE, else in ~/.cache/penultimate. A REMOTE is a folder or any URL that
     fsspec knows: s3://bucket/prefix, gs://..., sftp://host/path, hf://datasets/USER/NAME, https://... (pull only).
+    gs:// and hf:// were never run against their servers: say so if they fail.
     """
 
 

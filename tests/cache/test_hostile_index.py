@@ -326,12 +326,12 @@ def test_mutated_indexes_never_harm_the_reader(raw: bytes, tmp_path: Path, count
         key = claimed_key(lie)
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
-        start = time.monotonic()
+        start = time.process_time()  # a machine that is busy elsewhere is no hang
         try:
             check_inside(load(path, key, verified), len(data))
         except DefectError:
             refused += 1
-        slowest = max(slowest, time.monotonic() - start)
+        slowest = max(slowest, time.process_time() - start)
         assert tracemalloc.get_traced_memory()[1] - before <= len(data)
     tracemalloc.stop()
     assert slowest < 1.0

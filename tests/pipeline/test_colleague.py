@@ -20,7 +20,10 @@ from tests.pipeline import bare_environment
 from tests.pipeline.kills import Forker, Machine, forking
 
 DATA = os.environ.get("PENULTIMATE_TEST_DATA")
-pytestmark = pytest.mark.skipif(not DATA, reason="PENULTIMATE_TEST_DATA names no folder of real images")
+pytestmark = [
+    pytest.mark.skipif(not DATA, reason="PENULTIMATE_TEST_DATA names no folder of real images"),
+    pytest.mark.xdist_group("colleague"),
+]
 
 ROOT = bare_environment.ROOT
 ABSENT = ("torch", "torchvision", "timm", "PIL", "matplotlib", "jinja2", "pyarrow", "pytest")

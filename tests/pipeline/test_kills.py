@@ -27,6 +27,7 @@ on_real_images = pytest.mark.skipif(
     reason="PENULTIMATE_TEST_DATA names no folder of real images, or there is no /proc to watch groups in",
 )
 ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.xdist_group("kills")
 IMAGES = {"train": 6, "test": 3}
 """A class."""
 CLASSES = 5
