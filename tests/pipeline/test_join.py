@@ -298,3 +298,18 @@ def test_lost_predictions_cost_a_comparison_and_no_score(joined) -> None:
     page = (study.output / "report.html").read_text(encoding="utf-8")
     assert f"{arrays.name}: changed since it was written" in page
     assert "compared with no other" in page
+
+
+def test_scores_of_others_are_joined_without_any_of_ones_own(workshop, tmp_path: Path, penultimate) -> None:
+    lines = [f"net_{k},{name},linear_probe,top_1,0.{k}5,,0.{k}" for k in (5, 6, 7, 8) for name in ("a", "b")]
+    (tmp_path / "theirs.csv").write_text(THEIRS + "\n".join(lines) + "\n", encoding="utf-8")
+    study = tmp_path / "study.toml"
+    study.write_text('[study]\nname = "theirs"\n[report]\nscores = ["theirs.csv"]\n', encoding="utf-8")
+    assert penultimate("join", str(study)).status == 0
+    found = json.loads((tmp_path / "runs" / "theirs" / "statistics.json").read_text(encoding="utf-8"))
+    assert found["regimes"]["linear_probe"]["correlation"]["models"] == 4
+    assert found["cells"]["complete"] == 8
+    study.write_text('backbones = ["resnet18"]\n' + study.read_text(encoding="utf-8"), encoding="utf-8")
+    refused = penultimate("join", str(study))
+    assert refused.status == 2
+    assert "dataset: none named" in refused.err
