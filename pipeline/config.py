@@ -56,8 +56,8 @@ class Study(Table):
     """
 
     study: StudyTable
-    backbone: Annotated[tuple[BackboneTable, ...], BeforeValidator(_short_forms), Field(min_length=1)]
-    dataset: Annotated[tuple[DatasetTable, ...], BeforeValidator(_short_forms), Field(min_length=1)]
+    backbone: Annotated[tuple[BackboneTable, ...], BeforeValidator(_short_forms)] = ()
+    dataset: Annotated[tuple[DatasetTable, ...], BeforeValidator(_short_forms)] = ()
     extract: ExtractTable = ExtractTable()
     probe: ProbeTable = ProbeTable()
     fine_tune: TrainTable | None = None
@@ -81,6 +81,15 @@ class Study(Table):
                 if plural in value:
                     value[singular] = value.pop(plural)
         return value
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Study:
+        lacking = [k for k, given in (("backbone", self.backbone), ("dataset", self.dataset)) if not given]
+        if lacking and not (self.report.scores and len(lacking) == 2):
+            raise ValueError(
+                f"{' and '.join(lacking)}: none named; a study without both only joins [report] scores"
+            )
+        return self
 
     @property
     def name(self) -> str:

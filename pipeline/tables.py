@@ -30,7 +30,7 @@ class Table(BaseModel):
 class StudyTable(Table):
     """``[study]``."""
 
-    name: str = Field(min_length=1, pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$")
+    name: str = Field(min_length=1, pattern=r"^[^./\\\x00-\x1f\x7f-\x9f][^/\\\x00-\x1f\x7f-\x9f]*$")
     output: str | None = None
 
     @property

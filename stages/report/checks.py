@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 
@@ -17,6 +18,8 @@ Cell = tuple[str, str, Regime, int | None]
 STATUSES = ("complete", "diverged", "failed", "missing")
 """From the one that counts most to the one that counts least."""
 
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, line breaks among them, and halves of characters that no file can hold."""
 _TEXTS = ("study", "backbone", "weights", "variant", "dataset", "regime", "metric", "status", "source", "job")
 _WHOLE = ("n_train", "n_test", "seed", "steps")
 _POSITIVE = ("l2_lambda", "learning_rate")
@@ -28,7 +31,12 @@ _COMPARED = ("metric", "value", "n_train", "n_test", "steps", "l2_lambda", "lear
 def where(row: Score) -> str:
     """A row's cell and source, for messages."""
     seed = "" if row.seed is None else f", seed {row.seed}"
-    return f"{label_of(row)} / {row.dataset} / {row.regime}{seed} ({row.source or 'no source'})"
+    return _shown(f"{label_of(row)} / {row.dataset} / {row.regime}{seed} ({row.source or 'no source'})")
+
+
+def _shown(text: str) -> str:
+    """Text on one line, whatever is in it."""
+    return repr(text) if _UNSHOWN.search(text) else text
 
 
 def checked_row(row: Score) -> Score:
@@ -55,6 +63,9 @@ def _problems(row: Score) -> Iterator[str]:
     """Everything that is wrong with a row on its own."""
     if not row.backbone or not row.dataset:
         yield "backbone and dataset must not be empty: name them"
+    for name in _TEXTS:
+        if _UNSHOWN.search(getattr(row, name)):
+            yield f"{name} is {getattr(row, name)!r}: it must hold no control characters or line breaks"
     if row.regime not in REGIMES:
         yield f"regime is {row.regime!r}: use one of {', '.join(REGIMES)}"
     if row.metric not in METRICS:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stages.records import Regime
+from stages.report.logodds import SAME, alike
 from stages.report.table import TransferTable
 
 PAIRS: tuple[tuple[Regime, Regime], ...] = (
@@ -29,7 +30,8 @@ class RegimeComparison:
     """Cells in which the first has the higher log odds."""
     ties: int
     mean: float | None
-    """Mean difference in log odds over the cells; None where there is none."""
+    """Mean over data sets of the mean difference over backbones, in log odds; None where no cell has both.
+    Without gaps it is the mean over the cells."""
     odds_ratio: float | None
     """exp(mean): by how much the first multiplies the odds of a correct answer."""
     per_dataset: dict[str, float]
@@ -75,14 +77,14 @@ def _compare(table: TransferTable, first: Regime, second: Regime) -> RegimeCompa
     values = difference.to_numpy()
     found = values[np.isfinite(values)]
     means = difference.mean(axis=0).dropna()
-    mean = float(found.mean()) if found.size else None
+    mean = float(means.mean()) if found.size else None
     interval, p_value = _over_datasets(means)
     return RegimeComparison(
         first=first,
         second=second,
         cells=int(found.size),
-        wins=int((found > 0).sum()),
-        ties=int((found == 0).sum()),
+        wins=int((found > SAME).sum()),
+        ties=int((np.abs(found) <= SAME).sum()),
         mean=mean,
         odds_ratio=None if mean is None else float(np.exp(mean)),
         per_dataset={str(name): float(value) for name, value in means.items()},
@@ -96,7 +98,7 @@ def _over_datasets(means: pd.Series[float]) -> tuple[tuple[float, float] | None,
     from scipy import stats
 
     values = means.to_numpy(dtype=float)
-    if len(values) < 3 or np.ptp(values) == 0:
+    if len(values) < 3 or alike(values):
         return None, None
     test = stats.ttest_1samp(values, 0.0)
     bounds = test.confidence_interval(0.95)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.report.logodds import alike
+
 Verdict = Literal["defined", "not informative", "not defined"]
 
 FEWEST_FOR_INTERVAL = 4
@@ -70,8 +72,8 @@ def correlate(x: NDArray[np.floating[Any]], y: NDArray[np.floating[Any]]) -> Cor
     models = len(x)
     if models < 3:
         return Correlation(models, "not defined", f"only {_plural(models, 'backbone')}")
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        same = "ImageNet top-1" if np.ptp(x) == 0 else "transfer accuracy"
+    if alike(x) or alike(y):
+        same = "ImageNet top-1" if alike(x) else "transfer accuracy"
         return Correlation(models, "not defined", f"all backbones have the same {same}")
     pearson = stats.pearsonr(x, y)
     line = stats.linregress(x, y)

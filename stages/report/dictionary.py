@@ -72,8 +72,9 @@ DEFINITIONS: dict[str, str] = {
     ),
     "tests on one data set": (
         "two trained models, their predictions exchanged per image: exact McNemar for top-1, a binomial per "
-        "class for mean per-class accuracy, ranks for mAP; two-sided; Holm over the pairs of one data set "
-        "and regime. They compare trained models, not architectures: another seed may decide otherwise"
+        "class for mean per-class accuracy (up to 100,000 draws), ranks for mAP (up to 10,000); two-sided; Holm "
+        "over the pairs of one data set and regime. They compare trained models, not architectures: another seed "
+        "may decide otherwise. Of several seeds the lowest stands for a backbone"
     ),
     "not significantly different from the best": (
         "raw p > 0.05 against the best of the data set and regime; it does not mean equivalent"
@@ -147,7 +148,10 @@ DICTIONARY: dict[str, str] = {
     "regime_comparisons[].cells": "cells that both regimes have a score for",
     "regime_comparisons[].wins": "cells in which the first is higher",
     "regime_comparisons[].ties": "cells in which both are equal",
-    "regime_comparisons[].mean": "mean over cells of the difference in log odds",
+    "regime_comparisons[].mean": (
+        "mean over data sets of the mean over backbones of the difference in log odds; without gaps the mean "
+        "over cells"
+    ),
     "regime_comparisons[].odds_ratio": "exp(mean)",
     "regime_comparisons[].per_dataset.*": "mean over backbones of the difference in log odds",
     "regime_comparisons[].interval": "95 % t interval of the mean over data sets, data sets as random",

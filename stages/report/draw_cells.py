@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stages.report.logodds import SAME
 from stages.report.pairwise import LEVEL
-from stages.report.style import REGIME_COLOURS, cell_look, padded, percent_axis
+from stages.report.style import REGIME_COLOURS, cell_look, padded, percent_axis, shortened
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES
 
@@ -28,7 +28,7 @@ def against_scratch(table: TransferTable) -> Figure | None:
     both = np.isfinite(tuned) & np.isfinite(scratch)
     if not both.any():
         return None
-    figure = Figure(figsize=(7.0, 3.9), layout="constrained")
+    figure = Figure(figsize=(min(7.0, 4.1 + _key_inches(table)), 3.7), layout="constrained")
     ax = figure.subplots()
     low, high = padded([tuned[both], scratch[both]])
     ax.plot([low, high], [low, high], color="#8c8c8c", linewidth=0.8, zorder=1)
@@ -45,6 +45,12 @@ def against_scratch(table: TransferTable) -> Figure | None:
     return figure
 
 
+def _key_inches(table: TransferTable) -> float:
+    """Width of the keys: about 16 characters to an inch."""
+    columns = [table.datasets, *([table.backbones] if len(table.backbones) > 1 else [])]
+    return sum(0.35 + max(len(shortened(name)) for name in names) / 16 for names in columns)
+
+
 def _cell_keys(figure: Figure, table: TransferTable) -> None:
     """Two keys in one box: colours of the data sets, markers of the backbones."""
     from matplotlib.lines import Line2D
@@ -55,7 +61,7 @@ def _cell_keys(figure: Figure, table: TransferTable) -> None:
     grey = {"markerfacecolor": "#4d4d4d", "markeredgecolor": "#4d4d4d"}
     heading = Line2D([], [], linestyle="none")
     marks = [heading, *(mark(k, 0) for k in range(len(table.datasets)))]
-    names = ["data set", *table.datasets]
+    names = ["data set", *(shortened(name) for name in table.datasets)]
     columns = 1
     if len(table.backbones) > 1:
         hollow = [cell_look(0, k)["markerfacecolor"] == "none" for k in range(len(table.backbones))]
@@ -64,7 +70,7 @@ def _cell_keys(figure: Figure, table: TransferTable) -> None:
         ]
         gap = max(len(table.backbones) - len(table.datasets), 0)
         marks += [heading] * gap + [heading, *shapes]
-        names += [" "] * gap + ["backbone", *(_short(name) for name in table.backbones)]
+        names += [" "] * gap + ["backbone", *(shortened(name) for name in table.backbones)]
         columns = 2
         short = len(table.datasets) + 1 + gap - (len(table.backbones) + 1)
         marks, names = marks + [heading] * short, names + [" "] * short
@@ -109,7 +115,7 @@ def _rank(ax: Axes, part: Mapping[str, Any], colour: str) -> None:
         face = colour if name in ties else "white"
         ax.hlines(row, values[row] - bars[row], values[row] + bars[row], color=colour, linewidth=1.0)
         ax.plot(values[row], row, marker="o", markersize=4.5, color=colour, markerfacecolor=face)
-    ax.set_yticks(range(len(order)), labels=[_short(name) for name in order], fontsize=6)
+    ax.set_yticks(range(len(order)), labels=[shortened(name) for name in order], fontsize=6)
     ax.set_ylim(-0.7, len(order) - 0.3)
     low, high = padded([values - bars, values + bars], least=0.05)
     ends: list[int] = []  # the row at which each lane of bars is taken up to
@@ -124,7 +130,9 @@ def _rank(ax: Axes, part: Mapping[str, Any], colour: str) -> None:
 def _linked(order: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """The longest runs of neighbours no two of which differ significantly after Holm's correction."""
     apart = {
-        frozenset((t["first"], t["second"])): t["mean"] != 0 if t["p_holm"] is None else t["p_holm"] <= LEVEL
+        frozenset((t["first"], t["second"])): (
+            abs(t["mean"]) > SAME if t["p_holm"] is None else t["p_holm"] <= LEVEL
+        )
         for t in tests
     }
     runs: list[tuple[int, int]] = []
@@ -137,10 +145,3 @@ def _linked(order: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> list[tu
         if top > bottom and not (runs and runs[-1][1] >= top):
             runs.append((bottom, top))
     return runs
-
-
-def _short(name: str, most: int = 26) -> str:
-    """A name that leaves room for the plot."""
-    if len(name) <= most:
-        return name
-    return f"{name[: math.ceil(most * 0.6)]}...{name[-math.floor(most * 0.3) :]}"

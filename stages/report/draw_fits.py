@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from stages.records import CurvePoint, Regime, SelectionRow
-from stages.report.draw_transfer import legend
-from stages.report.style import columns_of, look
+from stages.report.draw_transfer import legend, legend_inches
+from stages.report.style import columns_of, look, shortened
 from stages.report.table import TransferTable
 
 if TYPE_CHECKING:
@@ -147,13 +147,14 @@ def _small_multiples(
     across = columns_of(len(names))
     down = math.ceil(len(names) / across)
     width = 7.0 * across / 4 if across > 2 else 2.4 * across + 0.4
-    figure = Figure(figsize=(width, 1.75 * down + 0.9), layout="constrained")
+    height = 1.75 * down + 0.3 + legend_inches(table, width)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = np.ravel(figure.subplots(down, across, squeeze=False))
     for ax, name in zip(axes, names, strict=False):
         for item in kept:
             if item.dataset == name:
                 draw(ax, item)
-        ax.set_title(name)
+        ax.set_title(shortened(name))
     for ax in axes[len(names) :]:
         ax.set_axis_off()
     for ax in axes[max(0, len(names) - across) : len(names)]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.records import Regime
 from stages.report.logodds import log_odds
-from stages.report.style import REGIME_COLOURS, padded, percent_axis
+from stages.report.style import REGIME_COLOURS, padded, percent_axis, shortened
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES, cell_text
 
@@ -39,8 +39,8 @@ def heat_map(table: TransferTable, regime: Regime) -> Figure:
     limit = max(float(np.abs(finite).max()), 0.05) if finite.size else 1.0
     image = ax.imshow(np.ma.masked_invalid(spread), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
     _write_cells(ax, table, regime, spread / limit)
-    ax.set_xticks(range(len(columns)), labels=columns, rotation=35, ha="right")
-    ax.set_yticks(range(len(rows)), labels=rows)
+    ax.set_xticks(range(len(columns)), labels=[shortened(name) for name in columns], rotation=35, ha="right")
+    ax.set_yticks(range(len(rows)), labels=[shortened(name, 40) for name in rows])
     ax.tick_params(length=0)
     ax.set_title(f"{REGIME_NAMES[regime]}: test score (%)")
     for spine in ax.spines.values():
@@ -88,7 +88,12 @@ def regime_figure(
         shift = (place - (len(table.regimes) - 1) / 2) * step
         _one_regime(ax, wide, shift, step, regime)
     values.append(_published(ax, table, state_of_the_art))
-    ax.set_xticks(range(len(table.datasets)), labels=table.datasets, rotation=35, ha="right")
+    ax.set_xticks(
+        range(len(table.datasets)),
+        labels=[shortened(name) for name in table.datasets],
+        rotation=35,
+        ha="right",
+    )
     ax.grid(visible=False, axis="x")
     ax.set_xlim(-0.55, len(table.datasets) - 0.45)
     percent_axis(ax, "y", *padded(np.concatenate([v.ravel() for v in values])), most=7)

@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.records import Regime
 from stages.report.logodds import log_odds
-from stages.report.style import columns_of, look, padded, percent_axis
+from stages.report.style import columns_of, look, padded, percent_axis, shortened
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES, r_text
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_NAME = 40
+"""Characters of a backbone's name in the key."""
 RING: dict[str, Any] = {
     "linestyle": "none",
     "marker": "o",
@@ -40,7 +42,7 @@ def transfer_figure(table: TransferTable, statistics: Mapping[str, Any]) -> Figu
     if not any(panels.values()):
         return None
     width = {1: 3.6, 2: 5.4}.get(len(panels), 7.0)
-    figure = Figure(figsize=(width, 2.75 + _legend_inches(table, width)), layout="constrained")
+    figure = Figure(figsize=(width, 2.75 + legend_inches(table, width)), layout="constrained")
     every = [point for points in panels.values() for point in points]
     x_range = padded([p[2] for p in every])
     with_bars = [p[3] + s * (0 if math.isnan(p[4]) else p[4]) for p in every for s in (-1, 1)]
@@ -67,14 +69,14 @@ def dataset_figure(table: TransferTable, statistics: Mapping[str, Any], regime: 
         return None
     across = columns_of(len(panels))
     down = math.ceil(len(panels) / across)
-    size = (7.0 * across / 4 if across > 2 else 2.4 * across + 0.4, 1.85 * down + 0.3 + _legend_inches(table))
+    size = (7.0 * across / 4 if across > 2 else 2.4 * across + 0.4, 1.85 * down + 0.3 + legend_inches(table))
     figure = Figure(figsize=size, layout="constrained")
     x_range = padded([p[2] for points in panels.values() for p in points])
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for ax, (name, points) in zip(axes, panels.items(), strict=False):
         correlation = statistics["regimes"][regime]["per_dataset"][name]
         scatter(ax, points, correlation, x_range, padded([p[3] for p in points]))
-        ax.set_title(f"{name}\n{r_text(correlation, brief=True)}")
+        ax.set_title(f"{shortened(name)}\n{r_text(correlation, brief=True)}")
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     for ax in axes[max(0, len(panels) - across) : len(panels)]:
@@ -116,13 +118,14 @@ def scatter(
 ) -> None:
     """Draw points with bars, the regression line with its band, rings around what ties with the best."""
     ties = correlation.get("ties_with_best") or ()
-    for index, name, x, y, bar in points:
+    for index, _, x, y, bar in points:
         style = look(index)
         if not math.isnan(bar):
             ax.vlines(x, y - bar, y + bar, color=style["color"], linewidth=0.8, zorder=2)
-        if name in ties:
-            ax.plot(x, y, zorder=3, **RING)
         ax.plot(x, y, linestyle="none", markersize=5, markeredgecolor="white", markeredgewidth=0.4, **style)
+    ringed = [(x, y) for _, name, x, y, _ in points if name in ties]
+    if ringed:
+        ax.plot(*zip(*ringed, strict=True), zorder=3, **RING)
     if correlation["verdict"] == "defined" and points:
         ends = np.array([min(p[2] for p in points), max(p[2] for p in points)])
         line = correlation["intercept"] + correlation["slope"] * ends
@@ -141,17 +144,18 @@ def legend(figure: Figure, names: list[str], table: TransferTable, rings: bool =
     if rings:
         marks = [*marks, Line2D([], [], **RING)]
         names = [*names, "ring: not sig. different from best"]
+    names = [shortened(name, _NAME) for name in names]
     columns = _legend_columns(table, float(figure.get_size_inches()[0]))
     figure.legend(marks, names, loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.2)
 
 
 def _legend_columns(table: TransferTable, width: float = 7.0) -> int:
     """How many names fit beside each other: about 17 characters to an inch."""
-    longest = max((len(name) for name in table.backbones), default=1)
+    longest = max((len(shortened(name, _NAME)) for name in table.backbones), default=1)
     return max(1, min(len(table.backbones), int(width * 17 / (longest + 5))))
 
 
-def _legend_inches(table: TransferTable, width: float = 7.0) -> float:
+def legend_inches(table: TransferTable, width: float = 7.0) -> float:
     """Height of the key, the line for the rings included."""
     return 0.16 * math.ceil((len(table.backbones) + 1) / _legend_columns(table, width)) + 0.05
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -57,7 +58,9 @@ def render_figures(
     from matplotlib import rc_context
 
     files: dict[str, bytes] = {}
-    with rc_context(RC):
+    with rc_context(RC), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; the page and the tables show it.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         fits = _fits(table, paths, curves)
         for name, draw in [*_drawings(table, statistics, state_of_the_art), *fits]:
             figure = draw()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from stages.report.table import SCORE_COLUMNS, TransferTable
 
 _INTEGERS = ("n_train", "n_test", "seed", "steps")
 _FLOATS = ("value", "imagenet_top1", "l2_lambda", "learning_rate", "weight_decay")
+_FORMULA = re.compile(r"^'*[=+\-@]")
+"""How a text begins that a spreadsheet would run, or that was kept from it."""
 _REQUIRED = ("backbone", "dataset", "regime", "metric", "value")
 
 
@@ -26,8 +29,14 @@ def typed_frame(table: TransferTable) -> pd.DataFrame:
 
 
 def scores_csv(table: TransferTable) -> bytes:
-    """Return scores.csv: UTF-8, one row per backbone x dataset x regime x seed, floats to the last digit."""
-    return str(typed_frame(table).to_csv(index=False, lineterminator="\n")).encode()
+    """Return scores.csv: UTF-8, one row per backbone x dataset x regime x seed, floats to the last digit.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front; `read_scores` takes it off.
+    """
+    frame = typed_frame(table)
+    texts = [name for name in SCORE_COLUMNS if name not in (*_INTEGERS, *_FLOATS)]
+    frame[texts] = frame[texts].replace(_FORMULA, r"'\g<0>", regex=True)
+    return str(frame.to_csv(index=False, lineterminator="\n")).encode()
 
 
 def scores_parquet(table: TransferTable) -> bytes:
@@ -132,13 +141,18 @@ def _score(row: Mapping[str | Any, str | Any], where: str, path: Path) -> Score:
     """One csv line as a score."""
     if None in row or None in row.values():
         raise JoinError(f"{path}: {where} has more or fewer fields than the header: quote commas in names")
-    known = {name: row.get(name, "").strip() for name in SCORE_COLUMNS}
+    known = {name: _unquoted(row.get(name, "").strip()) for name in SCORE_COLUMNS}
     numbers: dict[str, Any] = {}
     for kind, names in ((int, _INTEGERS), (float, _FLOATS)):
         for name in names:
             numbers[name] = _number(kind, known[name], f"{path}: {where}, column {name}")
     status = known["status"] or ("missing" if numbers["value"] is None else "complete")
     return Score(**{**known, **numbers, "status": status, "source": known["source"] or where})
+
+
+def _unquoted(text: str) -> str:
+    """A text without the apostrophe that keeps spreadsheets from running it."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def _number(kind: Callable[[str], float], text: str, where: str) -> float | None:

@@ -105,10 +105,21 @@ def _notes(table: TransferTable, known: Mapping[str, Metric]) -> Iterator[str]:
     for name in table.datasets:
         if name not in known:
             yield f"{name}: not scored yet and its metric is not stated; listed as top_1"
+    yield from _unequal_tests(table)
     cells = table.cells
     for cell in cells[cells["clamped"]].itertuples():
         if cell.metric != "top_1" and cell.dataset not in table.test_counts:
             yield f"{cell.dataset}: class counts are unknown, so log odds are clamped at 1 / (2 n_test + 2)"
+
+
+def _unequal_tests(table: TransferTable) -> Iterator[str]:
+    """Data sets whose rows were scored on test splits of different sizes: their scores are not of one thing."""
+    for name in table.datasets:
+        rows = [s for s in table.scores if s.dataset == name and s.value is not None and s.n_test is not None]
+        sizes = dict(sorted({row.n_test: row for row in rows}.items(), key=lambda item: item[0] or 0))
+        if len(sizes) > 1:
+            told = ", ".join(f"{size} ({label_of(row)}, {row.source})" for size, row in sizes.items())
+            yield f"{name}: test splits of different sizes are compared: {told}"
 
 
 def _orders(planned: list[Cell], rows: list[Score]) -> Order:

@@ -10,6 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from stages.records import Metric
 
+SAME = 1e-9
+"""Log odds no further apart are equal: sums of the same numbers in another order."""
+
+
+def alike(x: NDArray[np.floating[Any]]) -> bool:
+    """Return whether all log odds are equal, but for rounding."""
+    return bool(np.ptp(x) <= SAME)
+
 
 def log_odds(p: ArrayLike) -> NDArray[np.float64]:
     """Return ln(p / (1 - p)), elementwise; p = 0 and p = 1 give infinities, as they should."""

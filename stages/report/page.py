@@ -7,11 +7,12 @@ everything that came from a name, a file or a result is escaped by the template 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.errors import MissingExtraError
 from stages.report.captions import CAPTIONS
@@ -22,6 +23,9 @@ from stages.report.rows import comparison_rows, filled, matrices, readable, scor
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES, legend_lines
 from stages.report.words import compared, correlated, problems, remarks, summary
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _HERE = Path(__file__).parent
 _SECTIONS = (
@@ -86,21 +90,14 @@ def render_report(
     MissingExtraError
         If jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report") from error
+    template = _template()
     from markupsafe import Markup
 
-    loader = FileSystemLoader(_HERE)
-    engine = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     shown = {**_contents(table, statistics, details), "pictures": _pictures(pictures, captions)}
     empty = {i for i, key in (("regimes", "comparisons"), ("figures", "pictures")) if not shown[key]}
     sections = [(i, name) for i, name in _SECTIONS if i not in empty]
-    return engine.get_template("report.html.j2").render(
+    return template.render(
         **shown,
         title=title,
         sections=sections,
@@ -114,6 +111,23 @@ def render_report(
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+@functools.cache
+def _template() -> Template:
+    """The page's template, compiled once."""
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report") from error
+    engine = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return engine.get_template("report.html.j2")
 
 
 def _contents(

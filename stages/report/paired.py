@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from stages.report.logodds import SAME, alike
 from stages.report.pairwise import LEVEL, holm
 
 
@@ -89,7 +90,7 @@ def close_to_best_mean(
 
 def _undecided(test: PairedTest) -> bool:
     """Whether the test cannot tell the two apart; where it has no p-value, whether they are equal."""
-    return test.mean == 0 if test.p_value is None else test.p_value > LEVEL
+    return abs(test.mean) <= SAME if test.p_value is None else test.p_value > LEVEL
 
 
 def _test(first: str, second: str, difference: np.ndarray[tuple[int], np.dtype[np.float64]]) -> PairedTest:
@@ -97,7 +98,7 @@ def _test(first: str, second: str, difference: np.ndarray[tuple[int], np.dtype[n
     from scipy import stats
 
     mean = float(difference.mean())
-    if np.ptp(difference) == 0:
+    if alike(difference):
         return PairedTest(first, second, len(difference), mean, None, None, None)
     test = stats.ttest_1samp(difference, 0.0)
     bounds = test.confidence_interval(0.95)

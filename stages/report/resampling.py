@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.report.correlation import FEWEST_FOR_INTERVAL
+from stages.report.logodds import SAME, alike
 
 Array = NDArray[np.floating[Any]]
 
@@ -39,11 +40,12 @@ def bootstrap(x: Array, y: Array, *, draws: int = DRAWS, seed: int = 0) -> dict[
     one (protocol, "Statistics").
     """
     models = len(x)
-    if models < FEWEST_FOR_INTERVAL or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if models < FEWEST_FOR_INTERVAL or alike(x) or alike(y):
         return None
     rows = np.random.default_rng(seed).integers(0, models, size=(draws, models))
     xs, ys = x[rows], y[rows]
-    enough = np.array([len(np.unique(row)) >= 3 for row in xs]) & (np.ptp(ys, axis=1) > 0)
+    different = 1 + (np.diff(np.sort(xs, axis=1), axis=1) > SAME).sum(axis=1)
+    enough = (different >= 3) & (np.ptp(ys, axis=1) > SAME)
     xs, ys = xs[enough], ys[enough]
     dx, dy = xs - xs.mean(axis=1, keepdims=True), ys - ys.mean(axis=1, keepdims=True)
     sxx, sxy, syy = (dx * dx).sum(axis=1), (dx * dy).sum(axis=1), (dy * dy).sum(axis=1)
@@ -77,10 +79,10 @@ def leave_one_out(x: Array, wide: Array, names: list[str]) -> dict[str, Any] | N
         ``range`` [low, high], ``without_lowest`` and ``without_highest`` (the data set whose absence
         gives each). None below four backbones or three data sets.
     """
-    if len(x) < FEWEST_FOR_INTERVAL or wide.shape[1] < 3 or np.ptp(x) == 0:
+    if len(x) < FEWEST_FOR_INTERVAL or wide.shape[1] < 3 or alike(x):
         return None
     rest = (wide.sum(axis=1, keepdims=True) - wide) / (wide.shape[1] - 1)
-    if (np.ptp(rest, axis=0) == 0).any():
+    if (np.ptp(rest, axis=0) <= SAME).any():
         return None
     r = [float(np.corrcoef(x, rest[:, d])[0, 1]) for d in range(wide.shape[1])]
     low, high = int(np.argmin(r)), int(np.argmax(r))

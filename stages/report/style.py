@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,6 +148,20 @@ def padded(values: Any, share: float = 0.08, least: float = 0.1) -> tuple[float,
     return low - pad, high + pad
 
 
+def shortened(name: str, most: int = 26) -> str:
+    """Return a name that leaves room for the plot: its beginning and its end.
+
+    Examples
+    --------
+    >>> shortened("vit_large_patch14_clip_336.openai_ft_in12k_in1k")
+    'vit_large_patch1...12k_in1k'
+    """
+    kept = (
+        name if len(name) <= most else f"{name[: math.ceil(most * 0.6)]}...{name[-math.floor(most * 0.3) :]}"
+    )
+    return f" {kept}" if kept.startswith("_") else kept  # matplotlib leaves such names out of keys
+
+
 def as_percent(x: float) -> float:
     """Return log odds as percent."""
     return float(100 * fraction(x))
@@ -158,8 +173,11 @@ def save(figure: Figure) -> tuple[bytes, bytes]:
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
     figure.set_dpi(PNG_DPI)  # text is measured as it will be drawn
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: the layout takes most of the time
+    FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")  # laid out once: every drawing would do it again
     pdf, png = io.BytesIO(), io.BytesIO()
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
     # The canvases' own methods draw once each, where savefig draws twice.

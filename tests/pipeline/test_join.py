@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import rc_context
 
 from cache import sha256_of
 from pipeline.config import Study
@@ -20,6 +21,8 @@ from pipeline.plan import plan
 from pipeline.resolve import cache_root
 from pipeline.run import run
 from stages.errors import JoinError
+from stages.report.draw_scores import regime_figure
+from stages.report.style import RC, save
 
 NET = "test_resnet.r160_in1k"
 THEIRS = "backbone,dataset,regime,metric,value,weights,imagenet_top1\n"
@@ -50,11 +53,18 @@ def joined(probed: Path, workshop):
     return load
 
 
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the report extra is not installed: tables and statistics, without the slow figures."""
+    monkeypatch.setattr("pipeline.join._has_report_extra", lambda: False)
+
+
 def rows_of(study: Study) -> list[dict[str, str]]:
     with (study.output / "scores.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("bare")
 def test_scores_of_others_join_in_with_their_source(joined, workshop) -> None:
     (workshop.folder / "theirs.csv").write_text(
         THEIRS + "resnet50.a1_in1k,colours,linear_probe,top_1,0.75,pretrained,\n"
@@ -86,6 +96,7 @@ def test_scores_of_others_join_in_with_their_source(joined, workshop) -> None:
         (THEIRS + f"{NET},colours,linear_probe,top_1,0.123,,\n", "theirs.csv line 2"),
     ],
 )
+@pytest.mark.usefixtures("bare")
 def test_scores_of_others_that_make_no_sense_are_refused(joined, workshop, text: str, words: str) -> None:
     (workshop.folder / "theirs.csv").write_text(text, encoding="utf-8")
     with pytest.raises((JoinError, StudyError)) as caught:
@@ -94,6 +105,7 @@ def test_scores_of_others_that_make_no_sense_are_refused(joined, workshop, text:
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_row_with_a_source_of_its_own_is_found_again_in_its_file(joined, workshop) -> None:
     lines = "backbone,dataset,regime,metric,value,source\nnet,colours,linear_probe,top_1,0.5,Table 3\n"
     (workshop.folder / "theirs.csv").write_text(lines, encoding="utf-8")
@@ -107,11 +119,13 @@ def test_a_row_with_a_source_of_its_own_is_found_again_in_its_file(joined, works
         run(study, ("join",))
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_missing_file_of_scores_is_named(joined) -> None:
     with pytest.raises(JoinError, match=r"nowhere\.csv"):
         run(joined(scores=["nowhere.csv"]), ("join",))
 
 
+@pytest.mark.usefixtures("bare")
 def test_the_rule_for_gaps_is_the_studys(joined, workshop) -> None:
     """Another one's net has a score on a second set that ours lacks."""
     lines = [f"net_{k},{name},linear_probe,top_1,0.{k}5,," for k in (5, 6, 7) for name in ("colours", "more")]
@@ -132,9 +146,7 @@ def test_markdown_goes_to_standard_output(joined, penultimate) -> None:
 
 
 def test_the_page_tells_how_scores_were_come_by(joined, workshop) -> None:
-    study = joined(limitations=["so that it is joined anew"])
-    run(study, ("join",))
-    page = (study.output / "report.html").read_text(encoding="utf-8")
+    page = (joined().output / "report.html").read_text(encoding="utf-8")  # as the fixture joined it
     assert "2-fold stratified cross-validation" in page
     assert "To reproduce" in page
     assert "study file, sha256" in page
@@ -145,6 +157,7 @@ def test_the_page_tells_how_scores_were_come_by(joined, workshop) -> None:
     assert "no dropout, no label smoothing" in told["fine-tuned"]
 
 
+@pytest.mark.usefixtures("bare")
 def test_every_score_has_one_source(joined) -> None:
     study = joined(limitations=["again"])
     run(study, ("join",))
@@ -155,12 +168,12 @@ def test_every_score_has_one_source(joined) -> None:
 def test_published_scores_are_read_and_drawn(joined, workshop) -> None:
     (workshop.folder / "theirs.csv").write_text(THEIRS + "their_net,colours,fine_tune,top_1,0.5,,0.61\n")
     (workshop.folder / "best.csv").write_text("dataset,value\ncolours,0.97\nelsewhere,0.5\n")
-    without = joined(scores=["theirs.csv"])
-    run(without, ("join",))
-    plain = (without.output / "figures" / "regimes.png").read_bytes()
     study = joined(scores=["theirs.csv"], state_of_the_art="best.csv")
-    run(study, ("join",))
-    assert (study.output / "figures" / "regimes.png").read_bytes() != plain
+    table = run(study, ("join",)).joined.table
+    drawn = (study.output / "figures" / "regimes.png").read_bytes()
+    with rc_context(RC):
+        with_line, without = (save(regime_figure(table, best))[1] for best in ({"colours": 0.97}, {}))
+    assert drawn == with_line != without
     (workshop.folder / "best.csv").write_text("dataset,value\ncolours,97\n")
     with pytest.raises(JoinError, match="line 2: 97 is no fraction"):
         run(study, ("join",))
@@ -188,6 +201,7 @@ def set_value(value: object) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+@pytest.mark.usefixtures("bare")
 def test_two_attempts_that_disagree_are_named(joined) -> None:
     """Same job, same ingredients, two whole results: nobody can say which one counts."""
     study = joined()
@@ -236,6 +250,7 @@ def test_a_value_at_the_end_of_the_scale_is_clamped_and_said(joined) -> None:
     assert "clamped to stay finite" in (study.output / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_broken_memory_of_tests_or_statistics_is_made_anew(joined) -> None:
     study = joined(limitations=["joined anew"])
     run(study, ("join",))
@@ -246,8 +261,7 @@ def test_a_broken_memory_of_tests_or_statistics_is_made_anew(joined) -> None:
 
 
 def test_the_page_has_certificate_and_cache_keys(joined) -> None:
-    study = joined(limitations=["joined anew"])
-    run(study, ("join",))
+    study = joined()  # as the fixture joined it
     page = (study.output / "report.html").read_text(encoding="utf-8")
     (record,) = (study.output / "results" / "linear_probe").glob("*.a1.json")
     body = json.loads(record.read_text(encoding="utf-8"))
@@ -256,6 +270,7 @@ def test_the_page_has_certificate_and_cache_keys(joined) -> None:
     assert "<dt>seconds</dt>" in page
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_bare_name_of_others_has_no_imagenet_accuracy_of_ours(joined, workshop) -> None:
     """resnet50 has one default tag here and another elsewhere; "pretrained" is this tool's own word."""
     lines = (
@@ -298,3 +313,18 @@ def test_lost_predictions_cost_a_comparison_and_no_score(joined) -> None:
     page = (study.output / "report.html").read_text(encoding="utf-8")
     assert f"{arrays.name}: changed since it was written" in page
     assert "compared with no other" in page
+
+
+def test_scores_of_others_are_joined_without_any_of_ones_own(workshop, tmp_path: Path, penultimate) -> None:
+    lines = [f"net_{k},{name},linear_probe,top_1,0.{k}5,,0.{k}" for k in (5, 6, 7, 8) for name in ("a", "b")]
+    (tmp_path / "theirs.csv").write_text(THEIRS + "\n".join(lines) + "\n", encoding="utf-8")
+    study = tmp_path / "study.toml"
+    study.write_text('[study]\nname = "theirs"\n[report]\nscores = ["theirs.csv"]\n', encoding="utf-8")
+    assert penultimate("join", str(study)).status == 0
+    found = json.loads((tmp_path / "runs" / "theirs" / "statistics.json").read_text(encoding="utf-8"))
+    assert found["regimes"]["linear_probe"]["correlation"]["models"] == 4
+    assert found["cells"]["complete"] == 8
+    study.write_text('backbones = ["resnet18"]\n' + study.read_text(encoding="utf-8"), encoding="utf-8")
+    refused = penultimate("join", str(study))
+    assert refused.status == 2
+    assert "dataset: none named" in refused.err

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from stages.records import REGIMES, Regime, Score
+from stages.report import TransferTable, join_scores
+from stages.report.figures import render_figures
+from stages.report.statistics import statistics
 
 MakeRow = Callable[..., Score]
 MakeStudy = Callable[..., list[Score]]
@@ -81,3 +85,19 @@ def make_row() -> MakeRow:
 def make_study() -> MakeStudy:
     """Every row of a complete study."""
     return _study
+
+
+class Drawn(NamedTuple):
+    """A joined study with everything that was drawn of it."""
+
+    table: TransferTable
+    found: dict[str, Any]
+    figures: dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def drawn(make_study: MakeStudy) -> Drawn:
+    """Three backbones on three data sets in three regimes, one cell missing; drawn once, figures are slow."""
+    table = join_scores(make_study(3, 3)[:-1])
+    found = statistics(table)
+    return Drawn(table, found, render_figures(table, found))

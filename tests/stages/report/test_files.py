@@ -28,6 +28,17 @@ def test_scores_csv_reads_back_as_the_same_scores(make_study, make_row, tmp_path
     assert len([s for s in back if s.status == "missing"]) == len(missing) > 0
 
 
+def test_no_name_is_run_by_a_spreadsheet(make_row, tmp_path):
+    names = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "'=1", "''x", "'x", "plain"]
+    table = join_scores([make_row(backbone=name, dataset=name) for name in names])
+    path = tmp_path / "scores.csv"
+    path.write_bytes(scores_csv(table))
+    written = pd.read_csv(path)
+    for column in ("backbone", "dataset"):
+        assert not written[column].str.match(r"[=+\-@]").any()
+    assert {score.backbone for score in read_scores(path)} == set(names)
+
+
 def test_parquet_holds_the_same_rows(make_study):
     table = join_scores(make_study()[:-1])
     back = pd.read_parquet(io.BytesIO(scores_parquet(table)))

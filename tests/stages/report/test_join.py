@@ -110,6 +110,9 @@ def test_a_variant_keeps_two_backbones_of_one_name_apart(make_row):
         ({"metric": "auc"}, "metric is 'auc'"),
         ({"imagenet_top1": 76.1}, "between 0 and 1"),
         ({"backbone": ""}, "must not be empty"),
+        ({"backbone": "a\nb"}, "backbone is 'a.nb': it must hold no control characters"),
+        ({"dataset": "\x1b[31mred"}, "no control characters or line breaks"),
+        ({"variant": "\ud800"}, "no control characters or line breaks"),
         ({"value": 1.0, "n_test": None}, "add n_test"),
         ({"value": 0.0, "n_test": None}, "add n_test"),
         ({"value": "0.8"}, "value is '0.8': it must be a number"),
@@ -171,6 +174,16 @@ def test_what_is_unknown_is_noted(make_row):
     assert "net_a: its ImageNet top-1 is unknown" in notes
     assert "air: class counts are unknown" in notes
     assert "sun: not scored yet" in notes
+
+
+def test_test_splits_of_different_sizes_are_told(make_row):
+    rows = [
+        make_row(),
+        make_row(backbone="net_b", n_test=150, source="theirs.csv line 2", imagenet_top1=None),
+    ]
+    notes = "\n".join(join_scores(rows).notes)
+    told = "pets: test splits of different sizes are compared: 150 (net_b, theirs.csv line 2), 200 (net_a, results"
+    assert told in notes
 
 
 @pytest.mark.parametrize(

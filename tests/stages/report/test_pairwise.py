@@ -40,6 +40,11 @@ def test_holm_is_that_of_statsmodels(p):
     np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-12)
 
 
+def test_holm_is_that_of_r():
+    """p.adjust(c(0.01, 0.02, 0.03, 0.04, 0.05), "holm") prints 0.05 0.08 0.09 0.09 0.09."""
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+
+
 def test_with_one_class_the_exchange_is_mcnemar_within_the_error_of_drawing():
     rng = np.random.default_rng(0)
     for share in (0.5, 0.6, 0.7):

@@ -85,6 +85,43 @@ def test_the_correlation_is_that_of_other_libraries():
     assert found.interval == pytest.approx((math.tanh(z - half), math.tanh(z + half)))
 
 
+MPG = [21.0, 21.0, 22.8, 21.4, 18.7, 18.1, 14.3, 24.4, 22.8, 19.2, 17.8, 16.4, 17.3, 15.2, 10.4, 10.4, 14.7,
+       32.4, 30.4, 33.9, 21.5, 15.5, 15.2, 13.3, 19.2, 27.3, 26.0, 30.4, 15.8, 19.7, 15.0, 21.4]  # fmt: skip
+WEIGHT = [2.620, 2.875, 2.320, 3.215, 3.440, 3.460, 3.570, 3.190, 3.150, 3.440, 3.440, 4.070, 3.730, 3.780, 5.250,
+          5.424, 5.345, 2.200, 1.615, 1.835, 2.465, 3.520, 3.435, 3.840, 3.845, 1.935, 2.140, 1.513, 3.170, 2.770,
+          3.570, 2.780]  # fmt: skip
+"""Of R's mtcars: thirty-two cars of 1974."""
+
+
+def test_the_correlation_is_that_of_r():
+    """cor.test(mpg, wt) prints -0.8676594 [-0.9338264, -0.7440872]; Spearman -0.886422, Kendall -0.7278321."""
+    found = correlate(np.array(MPG), np.array(WEIGHT))
+    assert found.pearson == pytest.approx(-0.8676594, abs=5e-8)
+    assert found.interval == pytest.approx((-0.9338264, -0.7440872), abs=5e-8)
+    assert found.spearman == pytest.approx(-0.886422, abs=5e-7)
+    assert found.kendall == pytest.approx(-0.7278321, abs=5e-8)
+
+
+def test_the_paired_t_test_is_that_of_r():
+    """t.test(..., paired = TRUE) on R's sleep prints p 0.002833, mean -1.58 [-2.4598858, -0.7001142]."""
+    first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+    second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    (found,) = paired_tests(pd.DataFrame([first, second], index=["group 1", "group 2"]))
+    assert found.mean == pytest.approx(-1.58)
+    assert found.interval == pytest.approx((-2.4598858, -0.7001142), abs=5e-8)
+    assert found.p_value == pytest.approx(0.002833, abs=5e-7)
+
+
+def test_what_differs_by_rounding_alone_is_equal():
+    """Sums of the same numbers in another order are no variation, and no t of 1e15."""
+    x = np.linspace(1, 2, 5)
+    noise = np.array([0, 1, -1, 2, 0]) * 1e-16
+    assert correlate(x, 0.3 + noise).verdict == "not defined"
+    assert bootstrap(x, 0.3 + noise) is None
+    shifted = pd.DataFrame([x, x + 0.1 + noise])
+    assert paired_tests(shifted)[0].p_value is None
+
+
 @pytest.mark.parametrize("models", [0, 1, 2, 3, 4])
 def test_few_backbones_say_little(models):
     x = np.arange(models, dtype=float)
@@ -217,12 +254,16 @@ def test_regimes_are_compared_cell_by_cell(make_study):
         )[2]
         for regime in ("fine_tune", "linear_probe")
     )
-    difference = (log_odds(tuned) - log_odds(probe.reindex(tuned.index)))[probe.reindex(tuned.index).notna()]
+    kept = tuned.index[probe.reindex(tuned.index).notna()]
+    difference = log_odds(tuned[kept]) - log_odds(probe[kept])
     assert comparison.cells == 11
     assert comparison.wins == int((difference > 0).sum())
-    assert comparison.mean == pytest.approx(float(difference.mean()))
-    assert comparison.odds_ratio == pytest.approx(math.exp(comparison.mean))
     means = list(comparison.per_dataset.values())
+    expected = pd.Series(difference, kept).groupby(level=1).mean().to_dict()
+    assert comparison.per_dataset == pytest.approx(expected)
+    assert comparison.mean == pytest.approx(float(np.mean(means)))
+    assert comparison.odds_ratio == pytest.approx(math.exp(comparison.mean))
+    assert np.mean(comparison.interval) == pytest.approx(comparison.mean)  # with or without gaps
     assert comparison.p_value == pytest.approx(float(stats.ttest_rel(means, [0.0] * 3).pvalue))
 
 
@@ -411,6 +452,14 @@ def test_a_thousand_tables_keep_their_statistics(x, random, constant):
     moved = constant / len(columns)
     np.testing.assert_allclose(other.means[one.means.index], one.means + moved, atol=1e-9)
     np.testing.assert_allclose(other.bars[one.bars.index], one.bars, atol=1e-9)
+    straight, shuffled = (
+        {frozenset((t.first, t.second)): t for t in paired_tests(w)} for w in (wide, shifted)
+    )
+    assert straight.keys() == shuffled.keys()
+    for pair, test in straight.items():
+        sign = 1 if test.first == shuffled[pair].first else -1
+        assert shuffled[pair].mean == pytest.approx(sign * test.mean, abs=1e-9)
+        assert (shuffled[pair].p_value is None) == (test.p_value is None)
     known = np.arange(len(rows), dtype=float)
     before = correlate(known, one.means.to_numpy())
     after = correlate(known[rows], other.means.to_numpy())
