@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from stages.datasets.build import build_dataset
 from stages.datasets.csv_source import has_class_columns, read_csv_rows
 from stages.datasets.folder_source import read_folder_rows
 from stages.datasets.hf_source import read_hf_rows
@@ -12,7 +13,7 @@ from stages.datasets.manifest import FILE, check_manifest
 from stages.datasets.packaged import PACKAGED, packaged_csv
 from stages.datasets.paper import SUBSET, check_sizes, find_release, read_paper_rows, with_validation
 from stages.datasets.paper_sets import PAPER_SETS
-from stages.datasets.rows import Row, build_dataset
+from stages.datasets.rows import Row
 from stages.datasets.voc import read_voc_rows
 from stages.datasets.wds_source import read_wds_rows
 from stages.errors import DatasetError
@@ -92,7 +93,7 @@ def load_dataset(
     metric : Metric, optional
         Default: the paper's for its own sets; else top_1, and map_11_point for multi-label sets.
     multi_label : bool, optional
-        Default: whether any label holds ``|`` or begins with ``?``.
+        Default: whether any label of a csv or shard holds ``|`` or begins with ``?``; of folders, no.
     test_fraction, split_seed : float, int
         Of the seeded split of images without a test split; the seed is that of Caltech-101's training images
         and of drawn validation sets too.
@@ -203,7 +204,8 @@ def _folder(_name: str, location: str, request: Request) -> _Read:
     """Read ``folder:``."""
     path = request.base / location
     rows, notes = read_folder_rows(path, test_fraction=request.test_fraction, seed=request.split_seed)
-    return _Read(rows, str(path), path / FILE, notes)
+    lacking = "links that lead nowhere: fetch what they point to"
+    return _Read(rows, str(path), path / FILE, notes, multi_label=False, if_missing=lacking)
 
 
 def _paper(_name: str, location: str, request: Request) -> _Read:
