@@ -98,31 +98,6 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def backbone_rows(pattern: str) -> list[dict[str, Any]]:
-    """Return what is known of the backbones whose name holds the pattern."""
-    from stages.backbones import known, lookup
-    from stages.paper_backbones import paper_backbone
-
-    rows = []
-    for name in known():
-        if pattern.lower() in name.lower():
-            facts = lookup(name)
-            row = {
-                "name": name,
-                "dimension": facts.dimension,
-                "input_size": facts.size,
-                "parameters": facts.parameters,
-                "imagenet_top1": facts.imagenet_top1,
-                "mean": " ".join(f"{value:.3g}" for value in facts.mean),
-                "std": " ".join(f"{value:.3g}" for value in facts.std),
-            }
-            if paper := paper_backbone(name):
-                own = {"paper_name": paper.paper_name, "paper_top1": paper.paper_top1}
-                row |= {"public_checkpoint": facts.builds, "trained_as_paper": "no", **own}
-            rows.append(row)
-    return rows
-
-
 def dataset_rows() -> list[dict[str, Any]]:
     """Return the image sets known by name."""
     from stages.datasets import PACKAGED, PAPER_SETS

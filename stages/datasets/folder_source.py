@@ -117,7 +117,8 @@ def _check_name(path: Path) -> None:
 
 def _class_rows(root: Path, parent: Path, split: SplitName, notes: list[str]) -> list[Row]:
     """Rows of all class folders of one parent, sorted by class and path."""
-    rows, skipped, empty = [], [], []
+    rows: list[Row] = []
+    skipped, empty = [], []
     for folder in _subfolders(parent):
         before = len(rows)
         for path in _files(folder):
