@@ -46,8 +46,8 @@ def backbone_rows(pattern: str) -> list[dict[str, Any]]:
             if paper := paper_backbone(name):
                 own = {"paper_name": paper.paper_name, "paper_top1": paper.paper_top1}
                 row |= {"public_checkpoint": facts.builds, "trained_as_paper": False, **own}
-            if architecture := packages.get(name.partition(".")[0]):
-                row["packaged_weights"] = {p: PACKAGED_TOP1[p][1] for p in architecture}
+            if found := packages.get(name.partition(".")[0]):
+                row["packaged_weights"] = {package: PACKAGED_TOP1[package][1] for package in found}
             rows.append(row)
     return rows
 

@@ -72,22 +72,32 @@ def cifar(release: Release) -> list[Row]:
         digest.update(hashlib.sha256(bytes_of(path)).digest())
     home = release.unpack_to / f"{release.name}-{digest.hexdigest()[:16]}"
     read = _binary_batch if binary else _python_batch
-    unpack_once(home, "split.csv", partial(_unpack, files, names, version, read))
+    unpack_once(home, "split.csv", partial(_unpack, release, files, names, version, read))
     rows = read_csv_rows(home / "split.csv")
     return [Row(row.id.removesuffix(".ppm"), row.path, row.label, row.split) for row in rows]
 
 
-def _unpack(files: dict[str, list[Path]], names_file: Path, version: _Version, read: Any, home: Path) -> None:
+def _unpack(
+    release: Release,
+    files: dict[str, list[Path]],
+    names_file: Path,
+    version: _Version,
+    read: Any,
+    home: Path,
+) -> None:
     """Write the images and their csv into a folder."""
     names = _names(names_file, version)
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("path", "label", "split"))
+    total, done = sum(path.stat().st_size for paths in files.values() for path in paths) // PIXELS, 0
     for split, paths in files.items():
         (home / split).mkdir()
         for entry, label, image in _pictures(split, paths, version, read, names):
             (home / entry).write_bytes(image)
             writer.writerow((entry, label, split))
+            done += 1
+            release.progress(done, total, f"unpacking {release.name}")
     (home / "split.csv").write_text(table.getvalue(), encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from stages.datasets.hub_source import HubSource, identity_of, parse_source
 from stages.datasets.rows import Row, joined, pad_numbers, some
 from stages.datasets.unpacked import index_of, keep_image
 from stages.errors import DatasetAbsentError, DatasetError, MissingExtraError
+from stages.records import Progress, untold
 
 LABEL_NAMES = ("label", "labels", "cls")
 """Columns that are taken for the label where no feature says it is one."""
@@ -46,6 +47,7 @@ def read_hf_rows(
     test_fraction: float,
     seed: int,
     fetch: bool,
+    progress: Progress = untold,
 ) -> tuple[list[Row], list[str], bool]:
     """Read a data set through the library ``datasets``, or from what an earlier reading kept.
 
@@ -64,6 +66,8 @@ def read_hf_rows(
         Of the stratified split of a data set that has rows to train on only.
     fetch : bool
         Whether the library may be asked, and may download.
+    progress : Progress
+        Told of every row.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def read_hf_rows(
             raise DatasetAbsentError(
                 f"hf:{location}: not read on this machine yet; penultimate extract reads it"
             )
-        return _unpack(source, unpack_to)
+        return _unpack(source, unpack_to, progress)
 
     index = index_of(unpack_to, "hf", identity_of(source), unpack)
     rows = [Row(id_, unpack_to / place, label, split) for id_, place, label, split in index["rows"]]
@@ -98,7 +102,7 @@ def read_hf_rows(
     return rows, notes, bool(index["multi_label"])
 
 
-def _unpack(source: HubSource, unpack_to: Path) -> dict[str, Any]:
+def _unpack(source: HubSource, unpack_to: Path, progress: Progress) -> dict[str, Any]:
     """Read every row, keep its image, and return the index."""
     found = _load(source)
     rows: list[list[str]] = []
@@ -119,6 +123,7 @@ def _unpack(source: HubSource, unpack_to: Path) -> dict[str, Any]:
         ):
             id_ = f"{split}/{number:06d}"
             rows.append([id_, keep_image(unpack_to, content, suffix), text, split])
+            progress(number + 1, table.num_rows, f"unpacking {name} of {source.name}")
     labels = pad_numbers([row[2] for row in rows])
     rows = [[id_, place, label, split] for (id_, place, _, split), label in zip(rows, labels, strict=True)]
     return {"rows": rows, "notes": notes, "multi_label": multi_label}

@@ -18,7 +18,7 @@ from stages.datasets.voc import read_voc_rows
 from stages.datasets.wds_source import read_wds_rows
 from stages.errors import DatasetError
 from stages.names import did_you_mean
-from stages.records import Dataset, Metric
+from stages.records import Dataset, Metric, Progress, untold
 
 SOURCES = ("csv", "folder", "packaged", "paper", "hf", "wds", "voc")
 """What may stand before the colon of a source."""
@@ -41,6 +41,8 @@ class Request:
     label_column: str | None = None
     fetch: bool = True
     """Whether the library of ``hf:`` may be asked for what it has not given yet."""
+    progress: Progress = untold
+    """Told of images that are unpacked."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def load_dataset(
     image_column: str | None = None,
     label_column: str | None = None,
     fetch: bool = True,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Read a data set's table of files, labels and splits; no image is decoded.
 
@@ -109,6 +112,8 @@ def load_dataset(
         Of ``hf:``, where the features do not tell.
     fetch : bool
         Whether ``hf:`` may ask the library, and the library the hub, for what was not read before.
+    progress : Progress, optional
+        Told of images that are unpacked.
 
     Returns
     -------
@@ -140,6 +145,7 @@ def load_dataset(
         image_column,
         label_column,
         fetch,
+        progress or untold,
     )
     found = _read(name, source, request)
     dataset = build_dataset(
@@ -222,6 +228,7 @@ def _paper(_name: str, location: str, request: Request) -> _Read:
         unpack_to=request.unpack_to,
         seed=request.split_seed,
         allow_size_mismatch=request.allow_size_mismatch,
+        progress=request.progress,
     )
     what_now = f"unpack {PAPER_SETS[location].archives} again; {SUBSET}"
     several = PAPER_SETS[location].metric == "map_11_point"
@@ -239,13 +246,14 @@ def _hub(name: str, location: str, request: Request) -> _Read:
         test_fraction=request.test_fraction,
         seed=request.split_seed,
         fetch=request.fetch,
+        progress=request.progress,
     )
     return _named_as_the_papers(name, _Read(rows, f"hf:{location}", None, notes, several), request)
 
 
 def _shards(name: str, location: str, request: Request) -> _Read:
     """Read ``wds:``."""
-    rows = read_wds_rows(location, request.base, unpack_to=request.unpack_to)
+    rows = read_wds_rows(location, request.base, unpack_to=request.unpack_to, progress=request.progress)
     return _named_as_the_papers(name, _Read(rows, f"wds:{location}"), request)
 
 

@@ -13,14 +13,20 @@ from stages.datasets.official import Release
 from stages.datasets.paper_sets import PAPER_SETS, PaperSet
 from stages.datasets.rows import Row, some
 from stages.errors import DatasetAbsentError, DatasetError
-from stages.records import Dataset
+from stages.records import Dataset, Progress, untold
 
 ROOT_VARIABLE = "PENULTIMATE_DATASETS"
 SUBSET = "allow_size_mismatch = true reads what is there"
 
 
 def read_paper_rows(
-    name: str, home: Path, *, unpack_to: Path, seed: int, allow_size_mismatch: bool
+    name: str,
+    home: Path,
+    *,
+    unpack_to: Path,
+    seed: int,
+    allow_size_mismatch: bool,
+    progress: Progress = untold,
 ) -> tuple[list[Row], list[str]]:
     """Read one of the paper's data sets from its official release.
 
@@ -36,6 +42,8 @@ def read_paper_rows(
         Of what the release leaves to chance: Caltech's training images, validation sets.
     allow_size_mismatch : bool
         Leave out, and tell, images that are listed and not there.
+    progress : Progress
+        Told of what takes long.
 
     Returns
     -------
@@ -49,7 +57,7 @@ def read_paper_rows(
         The release is there in part, or damaged.
     """
     facts = PAPER_SETS[name]
-    release = Release(name, home, unpack_to, facts.archives, seed)
+    release = Release(name, home, unpack_to, facts.archives, seed, progress=progress)
     rows = sorted(facts.read(release), key=lambda row: row.id)
     if allow_size_mismatch:
         rows = _those_there(rows, release.notes)

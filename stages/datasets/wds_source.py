@@ -24,7 +24,7 @@ from stages.datasets.folder_source import IMAGE_SUFFIXES
 from stages.datasets.rows import Row, joined, pad_numbers, some
 from stages.datasets.unpacked import index_of, keep_image
 from stages.errors import DatasetAbsentError, DatasetError
-from stages.records import SplitName
+from stages.records import Progress, SplitName, untold
 
 LABELS = ("cls", "json", "txt")
 """Extensions of labels, the first that a sample has counts."""
@@ -35,7 +35,7 @@ LARGEST_IMAGE = 1 << 28
 MOST_SHARDS = 100_000
 
 
-def read_wds_rows(pattern: str, base: Path, *, unpack_to: Path) -> list[Row]:
+def read_wds_rows(pattern: str, base: Path, *, unpack_to: Path, progress: Progress = untold) -> list[Row]:
     """Read shards; images are written to files once, named by the hash of their bytes.
 
     Parameters
@@ -48,6 +48,8 @@ def read_wds_rows(pattern: str, base: Path, *, unpack_to: Path) -> list[Row]:
         What the pattern is relative to.
     unpack_to : Path
         Where image sets are unpacked.
+    progress : Progress
+        Told of every shard.
 
     Returns
     -------
@@ -79,7 +81,10 @@ def read_wds_rows(pattern: str, base: Path, *, unpack_to: Path) -> list[Row]:
     identity = [[names[p], str(p.resolve()), *stamp] for p, stamp in zip(shards, stamps, strict=True)]
 
     def unpack() -> dict[str, Any]:
-        rows = [row for path in shards for row in _samples(path, names[path], unpack_to)]
+        rows: list[tuple[Path, str, str, str]] = []
+        for number, path in enumerate(shards):
+            progress(number, len(shards), f"unpacking {path.name}")
+            rows += _samples(path, names[path], unpack_to)
         labels = pad_numbers([label for _, _, _, label in rows])
         return {
             "rows": [

@@ -203,6 +203,17 @@ def test_the_release_s_own_pickles(tmp_path, name) -> None:
         assert [p.read_bytes() for p in after.splits[split].paths] == [p.read_bytes() for p in rows.paths]
 
 
+def test_unpacking_is_told(tmp_path) -> None:
+    releases.cifar10(tmp_path)
+    told: list[tuple[int, int, str]] = []
+    load("cifar10", tmp_path, progress=lambda *words: told.append(words))
+    assert told[0] == (1, 36, "unpacking cifar10")
+    assert told[-1][:2] == (36, 36)
+    told.clear()
+    load("cifar10", tmp_path, progress=lambda *words: told.append(words))
+    assert not told
+
+
 class _Hostile:
     def __reduce__(self):
         return os.system, ("exit 1",)
@@ -330,6 +341,16 @@ def test_images_that_lack(tmp_path, name) -> None:
     dataset = load(name, tmp_path)
     assert len(dataset.splits["test"]) == SIZES[name][1] - 1
     assert any("listed images are not there and left out" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("name", [name for name in RELEASES if not name.startswith("cifar")])
+def test_an_archive_of_images_that_was_never_unpacked(tmp_path, name) -> None:
+    RELEASES[name](tmp_path)
+    for path in list(tmp_path.rglob("*.jpg")):
+        path.unlink()
+    error = str(refused(name, tmp_path, allow_size_mismatch=False))
+    assert f"unpack {PAPER_SETS[name].archives} again" in error
+    assert ".jpg" in error
 
 
 @pytest.mark.parametrize("name", [name for name in RELEASES if not name.startswith("cifar")])
