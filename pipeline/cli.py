@@ -170,9 +170,11 @@ def init(folder: Path, output: Path | None, as_json: bool, quiet: bool) -> None:
 @click.argument("pattern", default="")
 @output_options
 def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
-    """List the known backbones whose name contains PATTERN, with dimension, input size, ImageNet top-1."""
-    from pipeline.show import backbone_rows
-    from pipeline.text_tables import rows_text
+    """List the known backbones whose name contains PATTERN: dimension, input, normalisation, ImageNet top-1.
+
+    `penultimate backbones paper` lists the sixteen networks of the paper.
+    """
+    from pipeline.show_backbones import backbone_rows, backbones_text
 
     rows = backbone_rows(pattern)
     if not rows:
@@ -180,7 +182,7 @@ def backbones(pattern: str, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json(rows)
     elif not quiet:
-        click.echo(rows_text(rows))
+        click.echo(backbones_text(rows))
 
 
 def _add_commands() -> None:

@@ -10,9 +10,12 @@ import click
 from pipeline.cli_options import output_options, print_json
 
 OWN = """
-your own: source = "csv:split.csv" (path,label,split[,group], or a column of 1 and 0 for each class),
-"folder:images", "voc:folder", "wds:shards-{000..012}.tar", "hf:user/name@revision"
-the paper's sets: unpack the archives below one folder, and name it by root = "..." or $PENULTIMATE_DATASETS"""
+your own, by source = "...":
+csv:split.csv               path,label,split[,group], or a column of 1 and 0 for each class instead of label
+folder:images               train/ [validation/] test/ of class folders, or class folders alone
+voc:folder                  ImageSets/Main, Annotations, JPEGImages
+wds:train-{000..012}.tar    webdataset shards
+hf:user/name@revision       the Hugging Face hub, or a folder of save_to_disk"""
 
 
 @click.group(invoke_without_command=True)
@@ -22,14 +25,12 @@ def datasets(context: click.Context, as_json: bool, quiet: bool) -> None:
     """List the image sets known by name, and the kinds of sources for your own."""
     if context.invoked_subcommand is not None:
         return
-    from pipeline.show import dataset_rows
-    from pipeline.text_tables import rows_text
+    from pipeline.show import dataset_rows, datasets_text
 
     if as_json:
         print_json(dataset_rows())
     elif not quiet:
-        shown = ("name", "classes", "train", "validation", "test", "metric", "about")
-        click.echo(rows_text([{key: row[key] for key in shown} for row in dataset_rows()]))
+        click.echo(datasets_text(dataset_rows()))
         click.echo(OWN)
 
 
@@ -60,16 +61,19 @@ def show(
     the data are compared with it whenever they are read.
     """
     from pipeline.one_dataset import describe_rows, described
+    from pipeline.progress import Reporter
     from pipeline.text_tables import rows_text
 
-    facts: dict[str, Any] = described(
-        name,
-        study=study,
-        source=source,
-        root=root,
-        allow_size_mismatch=allow_size_mismatch,
-        manifest=manifest,
-    )
+    with Reporter(quiet=quiet or as_json).bar("reading images", "images") as progress:
+        facts: dict[str, Any] = described(
+            name,
+            study=study,
+            source=source,
+            root=root,
+            allow_size_mismatch=allow_size_mismatch,
+            manifest=manifest,
+            progress=progress,
+        )
     if as_json:
         print_json(facts)
     elif not quiet:

@@ -64,7 +64,7 @@ def _planned(path: Path, *, quiet: bool) -> Plan:
     reporter = Reporter(quiet=quiet)
 
     def planned(study: Study) -> Plan:
-        with reporter.bar("hashing images", "images") as progress:
+        with reporter.bar("reading images", "images") as progress:
             return make_plan(study, stages=("probe", "join"), progress=progress, notify=reporter.say)
 
     return settled(load_study(path), planned, quiet=quiet)

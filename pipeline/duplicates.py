@@ -1,7 +1,9 @@
-"""Training images that also stand in test, byte for byte: left out where the study says so."""
+"""Images that stand somewhere twice, byte for byte: told on loading, left out where the study says so."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -13,6 +15,44 @@ from stages.records import Dataset, Split, SplitName
 
 if TYPE_CHECKING:
     from pipeline.resolve import Images
+
+
+def twin_notes(name: str, images: Images) -> Iterator[str]:
+    """Say which images stand in two splits, so that a score partly measures memory, and which bear two labels.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set.
+    images : Images
+        With the hashes of its files.
+    """
+    splits = images.dataset.splits
+    for one, other in itertools.combinations(splits, 2):
+        first = dict(zip(images.image_sha256[one], splits[one].ids, strict=True))
+        pairs = zip(images.image_sha256[other], splits[other].ids, strict=True)
+        twins = [(first[digest], id_) for digest, id_ in pairs if digest in first]
+        if twins:
+            example = f"{twins[0][0]!r} and {twins[0][1]!r}"
+            yield f"{name}: {len(twins)} images of {other} are byte-identical to images of {one}, such as {example}"
+    contrary = _contrary(images)
+    if contrary:
+        yield (
+            f"{name}: {len(contrary)} images are byte-identical to one with another label, such as "
+            f"{contrary[0]!r} and {contrary[1]!r}; no network can be right about both"
+        )
+
+
+def _contrary(images: Images) -> list[str]:
+    """Return the ids of images that stand under several labels, those of the same bytes side by side."""
+    known: dict[str, dict[bytes, list[str]]] = {}
+    for name, split in images.dataset.splits.items():
+        for digest, id_, label in zip(images.image_sha256[name], split.ids, split.labels, strict=True):
+            known.setdefault(digest, {}).setdefault(label.tobytes(), []).append(id_)
+    several = [list(labels.values()) for labels in known.values() if len(labels) > 1]
+    return [ids[0] for labels in several for ids in labels] + [
+        id_ for labels in several for ids in labels for id_ in ids[1:]
+    ]
 
 
 def without_images_of_test(images: Images) -> Images:

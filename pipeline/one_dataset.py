@@ -12,7 +12,7 @@ from pipeline.resolve import cache_root, read_dataset
 from pipeline.tables import DatasetTable
 from stages.datasets import manifest_of, write_manifest
 from stages.names import did_you_mean
-from stages.records import Dataset
+from stages.records import Dataset, Progress
 
 
 def described(
@@ -23,6 +23,7 @@ def described(
     root: Path | None = None,
     allow_size_mismatch: bool = False,
     manifest: Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Read a data set and say what it is.
 
@@ -36,6 +37,8 @@ def described(
         As in a study; paths are relative to the working folder.
     manifest : Path, optional
         Where to write the split manifest.
+    progress : Progress, optional
+        Told of images that are unpacked.
 
     Returns
     -------
@@ -71,6 +74,7 @@ def described(
         folder,
         cache_root(),
         beside=manifest is None,
+        progress=progress,
     )
     return _facts(dataset, manifest)
 

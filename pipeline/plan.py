@@ -6,8 +6,7 @@ network and imports no torch. Running is another module's.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,12 +15,13 @@ from cache import Store
 from cache.locks import silent
 from pipeline.choices import AmbiguousEntriesError
 from pipeline.config import Study
+from pipeline.duplicates import twin_notes
 from pipeline.jobs import STAGES, ExtractJob, Planned, Stage
 from pipeline.ledger import Ledger
 from pipeline.plan_experiments import plan_experiments
 from pipeline.plan_probes import plan_probes
 from pipeline.plan_training import plan_regime
-from pipeline.resolve import Images, Resolved, without
+from pipeline.resolve import Resolved, without
 from pipeline.survey import Survey, survey
 from stages.records import Progress
 
@@ -114,7 +114,7 @@ def plan(
     resolved, store, history = found.resolved, found.shelf.store, Ledger(study.output).history()
     jobs = list(found.extraction)
     notes = [f"{name}: {note}" for name, images in resolved.images.items() for note in images.dataset.notes]
-    notes += [note for name, images in resolved.images.items() for note in _twins(name, images)]
+    notes += [note for name, images in resolved.images.items() for note in twin_notes(name, images)]
     notes += history.unreadable.values()
     if study.probe.enabled:
         _refuse_doubt(study, found)
@@ -137,18 +137,6 @@ def _refuse_doubt(study: Study, found: Survey) -> None:
     choices = [located.choice for located in found.located.values() if located.choice is not None]
     if choices:
         raise AmbiguousEntriesError(choices, study.file, tuple(found.conflicts.values()))
-
-
-def _twins(name: str, images: Images) -> Iterator[str]:
-    """Say which images stand byte for byte in two splits: a score then partly measures memory."""
-    splits = images.dataset.splits
-    for one, other in itertools.combinations(splits, 2):
-        first = dict(zip(images.image_sha256[one], splits[one].ids, strict=True))
-        pairs = zip(images.image_sha256[other], splits[other].ids, strict=True)
-        twins = [(first[digest], id_) for digest, id_ in pairs if digest in first]
-        if twins:
-            example = f"{twins[0][0]!r} and {twins[0][1]!r}"
-            yield f"{name}: {len(twins)} images of {other} are byte-identical to images of {one}, such as {example}"
 
 
 def _readable(study: Study, resolved: Resolved, jobs: Sequence[Planned], store: Store) -> Resolved:

@@ -83,7 +83,7 @@ def resolve(
     rehash : bool
         Hash every file again instead of trusting what is remembered by path, size, time and inode.
     progress : Progress, optional
-        Told about the hashing of images.
+        Told about the unpacking and hashing of images.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def resolve(
             absent[entry.name] = 'known by cached features only (source = "cached")'
             continue
         try:
-            loaded[entry.name] = read_dataset(entry, study.folder, root, fetch=need_images)
+            loaded[entry.name] = read_dataset(entry, study.folder, root, fetch=need_images, progress=progress)
         except DatasetAbsentError as error:
             if need_images:
                 mistakes.append(f"dataset[{i}]: {error}")
@@ -160,7 +160,13 @@ def _imported(table: BackboneTable) -> Backbone:
 
 
 def read_dataset(
-    table: DatasetTable, folder: Path, root: Path, *, fetch: bool = True, beside: bool = True
+    table: DatasetTable,
+    folder: Path,
+    root: Path,
+    *,
+    fetch: bool = True,
+    beside: bool = True,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Read one data set of a study: its table of files, labels and splits.
 
@@ -176,6 +182,8 @@ def read_dataset(
         Whether ``hf:`` may ask the library, and the library the hub, for what was not read before.
     beside : bool
         Whether to compare with a manifest that lies beside the images.
+    progress : Progress, optional
+        Told of images that are unpacked.
 
     Raises
     ------
@@ -198,6 +206,7 @@ def read_dataset(
         label_column=table.label_column,
         fetch=fetch,
         manifest_beside=beside,
+        progress=progress,
     )
     _check_names(dataset)
     return dataset

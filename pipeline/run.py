@@ -232,7 +232,7 @@ def _plan(
 ) -> Plan:
     """Plan with a bar for the hashing."""
     try:
-        with reporter.bar("hashing images", "images") as progress:
+        with reporter.bar("reading images", "images") as progress:
             return plan(
                 study,
                 stages=asked,

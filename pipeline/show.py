@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.grids import grid_tables, grids_text
@@ -100,31 +100,6 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def backbone_rows(pattern: str) -> list[dict[str, Any]]:
-    """Return what is known of the backbones whose name holds the pattern."""
-    from stages.backbones import known, lookup
-    from stages.paper_backbones import paper_backbone
-
-    rows = []
-    for name in known():
-        if pattern.lower() in name.lower():
-            facts = lookup(name)
-            row = {
-                "name": name,
-                "dimension": facts.dimension,
-                "input_size": facts.size,
-                "parameters": facts.parameters,
-                "imagenet_top1": facts.imagenet_top1,
-                "mean": " ".join(f"{value:.3g}" for value in facts.mean),
-                "std": " ".join(f"{value:.3g}" for value in facts.std),
-            }
-            if paper := paper_backbone(name):
-                own = {"paper_name": paper.paper_name, "paper_top1": paper.paper_top1}
-                row |= {"public_checkpoint": facts.builds, "trained_as_paper": "no", **own}
-            rows.append(row)
-    return rows
-
-
 def dataset_rows() -> list[dict[str, Any]]:
     """Return the image sets known by name."""
     from stages.datasets import PACKAGED, PAPER_SETS
@@ -137,7 +112,7 @@ def dataset_rows() -> list[dict[str, Any]]:
             "validation": facts.validation,
             "test": facts.test,
             "metric": facts.metric,
-            "about": f"the paper's: {facts.title}",
+            "about": facts.title,
             "official_validation": facts.official_validation,
             "unpacks_to": facts.homes[0],
             "archives": facts.archives,
@@ -150,3 +125,23 @@ def dataset_rows() -> list[dict[str, Any]]:
         sizes = dict.fromkeys(("classes", "train", "validation", "test", "metric"))
         rows.append({"name": name, **sizes, "about": packed.about, "package": packed.package})
     return rows
+
+
+def datasets_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lay the image sets known by name out for a terminal: the paper's, and those in Python packages."""
+    paper = [row for row in rows if row["classes"]]
+    tables = [
+        rows_text(
+            [
+                {key: row[key] for key in ("name", "classes", "train")}
+                | {"validation": f"{row['validation']}{'' if row['official_validation'] else '*'}"}
+                | {key: row[key] for key in ("test", "metric", "unpacks_to", "about")}
+                for row in paper
+            ]
+        ),
+        "* drawn from train by seed, of the size that later work used; the others are official\n"
+        'the paper\'s sets: unpack the archives below one folder, and name it by root = "..." or '
+        "$PENULTIMATE_DATASETS;\npenultimate datasets show NAME says what is there, or where it can be fetched",
+        rows_text([{"name": row["name"], "about": row["about"]} for row in rows if not row["classes"]]),
+    ]
+    return "\n\n".join(tables)

@@ -32,6 +32,14 @@ PACKAGED_TOP1: Mapping[str, tuple[str, float]] = {
 }
 """Packages whose weights are known: the architecture they fit, ImageNet top-1 (timm's results table)."""
 
+TOP1_SOURCES: Mapping[str, str] = {
+    "torchvision/": "the metadata of torchvision 0.29.2's own weights, November 2026",
+    "bn_inception.": "the results table of pretrained-models for PyTorch 0.7.4, 2018",
+    "nasnet_a_mobile.": "the results table of pretrained-models for PyTorch 0.7.4, 2018",
+    "": "results-imagenet.csv of timm 1.0.31, November 2026; evaluated at the input size, with the name's own crop",
+}
+"""Beginning of a name -> where its ImageNet top-1 is from, and when it was taken over."""
+
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -68,6 +76,12 @@ class BackboneFacts:
     def builds(self) -> str:
         """The known name of the network that is built."""
         return self.alias_of or self.name
+
+    @property
+    def top1_source(self) -> str:
+        """Where ``imagenet_top1`` is from; "" = it is not known."""
+        first = next(start for start in TOP1_SOURCES if self.builds.startswith(start))
+        return "" if self.imagenet_top1 is None else TOP1_SOURCES[first]
 
 
 def known() -> list[str]:

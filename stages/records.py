@@ -28,6 +28,11 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 Progress = Callable[[int, int, str], None]
 """Called by a stage with (done, total, note); it must return quickly and may raise to cancel."""
 
+
+def untold(done: int, total: int, note: str) -> None:
+    """Be the `Progress` of those who want none."""
+
+
 ImageErrorPolicy = Literal["error", "exclude"]
 
 

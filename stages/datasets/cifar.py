@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,22 +72,32 @@ def cifar(release: Release) -> list[Row]:
         digest.update(hashlib.sha256(bytes_of(path)).digest())
     home = release.unpack_to / f"{release.name}-{digest.hexdigest()[:16]}"
     read = _binary_batch if binary else _python_batch
-    unpack_once(home, "split.csv", partial(_unpack, files, names, version, read))
+    unpack_once(home, "split.csv", partial(_unpack, release, files, names, version, read))
     rows = read_csv_rows(home / "split.csv")
     return [Row(row.id.removesuffix(".ppm"), row.path, row.label, row.split) for row in rows]
 
 
-def _unpack(files: dict[str, list[Path]], names_file: Path, version: _Version, read: Any, home: Path) -> None:
+def _unpack(
+    release: Release,
+    files: dict[str, list[Path]],
+    names_file: Path,
+    version: _Version,
+    read: Any,
+    home: Path,
+) -> None:
     """Write the images and their csv into a folder."""
     names = _names(names_file, version)
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("path", "label", "split"))
+    total, done = sum(path.stat().st_size for paths in files.values() for path in paths) // PIXELS, 0
     for split, paths in files.items():
         (home / split).mkdir()
         for entry, label, image in _pictures(split, paths, version, read, names):
             (home / entry).write_bytes(image)
             writer.writerow((entry, label, split))
+            done += 1
+            release.progress(done, total, f"unpacking {release.name}")
     (home / "split.csv").write_text(table.getvalue(), encoding="utf-8")
 
 
@@ -129,8 +140,7 @@ def _python_batch(path: Path, version: _Version) -> Batch:
     batch = _unpickled(path)
     pixels, labels = batch.get("data"), batch.get(str(version.labels))
     if (
-        not isinstance(pixels, np.ndarray)
-        or pixels.dtype != np.uint8
+        not isinstance(pixels, _Array)
         or not isinstance(labels, list)
         or pixels.shape != (len(labels), PIXELS)
         or not all(type(label) is int for label in labels)
@@ -138,29 +148,55 @@ def _python_batch(path: Path, version: _Version) -> Batch:
         raise DatasetError(
             f"{path}: expected 'data', (n, {PIXELS}) bytes, and {version.labels!r}, n numbers; fetch it again"
         )
-    return pixels.reshape(-1, 3, 32, 32), labels
+    return pixels.pixels().reshape(-1, 3, 32, 32), labels
+
+
+@dataclass
+class _Array:
+    """Stands for numpy's array while a pickle is read: numpy believes what a pickle says of memory."""
+
+    shape: tuple[int, ...] = ()
+    content: bytes = b""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, in_columns, content = state
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", "|u1", "uint8") or in_columns:
+            raise pickle.UnpicklingError("holds an array of something else than bytes in rows")
+        if not isinstance(raw, bytes) or len(raw) != math.prod(shape):
+            raise pickle.UnpicklingError("holds an array of more or fewer bytes than it says")
+        self.shape, self.content = shape, raw
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return it as numpy's."""
+        return np.frombuffer(self.content, np.uint8).reshape(self.shape)
+
+
+@dataclass
+class _Dtype:
+    """Stands for numpy's kind of numbers."""
+
+    name: str
+
+    def __setstate__(self, state: object) -> None:
+        """Say nothing: bytes have no order."""
 
 
 class _Plain(pickle.Unpickler):
-    """Builds numpy arrays of numbers, containers and text, and refuses to look anything else up."""
-
-    KNOWN = frozenset(
-        (module, name)
-        for package in ("numpy", "numpy.core", "numpy._core")
-        for module, name in (
-            (package, "ndarray"),
-            (package, "dtype"),
-            (f"{package}.multiarray", "_reconstruct"),
-        )
-    )
+    """Builds containers, text and stand-ins for numpy's arrays, and refuses to look anything else up."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return one of three names of numpy, wherever this numpy keeps them, or Python 3's way to write bytes."""
+        """Return a stand-in for one of three names of numpy, or Python 3's way to write bytes."""
         if (module, name) == ("_codecs", "encode"):
             return _latin1
-        if (module, name) not in self.KNOWN:
-            raise pickle.UnpicklingError(f"asks for {module}.{name}, which no release of CIFAR does")
-        return {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np.empty(0).__reduce__()[0]}[name]
+        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
+            if name == "dtype":
+                return lambda kind, *_: _Dtype(str(kind))
+            if name == "_reconstruct":
+                return lambda *_: _Array()
+            if name == "ndarray":
+                return _Array
+        raise pickle.UnpicklingError(f"asks for {module}.{name}, which no release of CIFAR does")
 
 
 def _latin1(text: str, encoding: str) -> bytes:

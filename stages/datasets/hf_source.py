@@ -7,18 +7,18 @@ kept in an index. From then on neither the library nor the hub is needed.
 from __future__ import annotations
 
 import importlib.util
-import re
+import os.path
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.datasets.csv_source import SPLIT_NAMES
 from stages.datasets.folder_source import seeded_split
-from stages.datasets.paper_sets import PAPER_SETS
-from stages.datasets.rows import Row, pad_numbers, some
+from stages.datasets.hub_source import HubSource, identity_of, parse_source
+from stages.datasets.rows import Row, joined, pad_numbers, some
 from stages.datasets.unpacked import index_of, keep_image
 from stages.errors import DatasetAbsentError, DatasetError, MissingExtraError
+from stages.records import Progress, untold
 
 LABEL_NAMES = ("label", "labels", "cls")
 """Columns that are taken for the label where no feature says it is one."""
@@ -33,21 +33,8 @@ MAGIC = (
     (b"MM\0*", ".tif"),
 )
 
-
-@dataclass(frozen=True)
-class HubSource:
-    """What stands after ``hf:``, taken apart."""
-
-    name: str
-    """user/name, or a folder."""
-    configuration: str | None
-    revision: str | None
-    folder: Path | None
-    """The folder, where it is one."""
-    image_column: str | None
-    label_column: str | None
-    splits: Mapping[str, str]
-    """The source's name of a split -> ours, beside the usual ones."""
+_Sample = tuple[bytes, str, str]
+"""Encoded image, suffix, label."""
 
 
 def read_hf_rows(
@@ -60,6 +47,7 @@ def read_hf_rows(
     test_fraction: float,
     seed: int,
     fetch: bool,
+    progress: Progress = untold,
 ) -> tuple[list[Row], list[str], bool]:
     """Read a data set through the library ``datasets``, or from what an earlier reading kept.
 
@@ -78,6 +66,8 @@ def read_hf_rows(
         Of the stratified split of a data set that has rows to train on only.
     fetch : bool
         Whether the library may be asked, and may download.
+    progress : Progress
+        Told of every row.
 
     Returns
     -------
@@ -102,9 +92,9 @@ def read_hf_rows(
             raise DatasetAbsentError(
                 f"hf:{location}: not read on this machine yet; penultimate extract reads it"
             )
-        return _unpack(source, unpack_to)
+        return _unpack(source, unpack_to, progress)
 
-    index = index_of(unpack_to, "hf", _identity(source), unpack)
+    index = index_of(unpack_to, "hf", identity_of(source), unpack)
     rows = [Row(id_, unpack_to / place, label, split) for id_, place, label, split in index["rows"]]
     notes = list(index["notes"])
     if rows and not index["multi_label"] and all(row.split == "train" for row in rows):
@@ -112,54 +102,13 @@ def read_hf_rows(
     return rows, notes, bool(index["multi_label"])
 
 
-def parse_source(
-    location: str, base: Path, image_column: str | None = None, label_column: str | None = None
-) -> HubSource:
-    """Take the words after ``hf:`` apart."""
-    if "?" in location:
-        raise DatasetError(
-            f"hf:{location}: streaming and other options are refused: features are cached by the hash of every "
-            "image and resumed by row, so all rows must be there; leave out what stands from ? on"
-        )
-    if (base / location).is_dir():
-        return HubSource(location, None, None, base / location, image_column, label_column, {})
-    name, _, revision = location.partition("@")
-    name, _, configuration = name.partition(":")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise DatasetAbsentError(
-            f"hf:{location}: no folder of that name below {base}, and no name of the hub (user/name@revision)"
-        )
-    hubs = (s.hub for s in PAPER_SETS.values() if s.hub is not None)
-    known = next((hub for hub in hubs if hub.name.partition("@")[0] == name), None)
-    return HubSource(
-        name,
-        configuration or None,
-        revision or None,
-        None,
-        image_column,
-        label_column or (known.label_column if known else None),
-        dict(known.splits) if known else {},
-    )
-
-
-def _identity(source: HubSource) -> list[Any]:
-    """Return what tells one reading from another; of a folder, its files with sizes and times."""
-    files: list[Any] = []
-    if source.folder is not None:
-        for path in sorted(p for p in source.folder.rglob("*") if p.is_file()):
-            stat = path.stat()
-            files.append([path.relative_to(source.folder).as_posix(), stat.st_size, stat.st_mtime_ns])
-    name = str(source.folder.resolve()) if source.folder else source.name
-    columns = [source.image_column, source.label_column, dict(source.splits)]
-    return [name, source.configuration, source.revision, columns, files]
-
-
-def _unpack(source: HubSource, unpack_to: Path) -> dict[str, Any]:
+def _unpack(source: HubSource, unpack_to: Path, progress: Progress) -> dict[str, Any]:
     """Read every row, keep its image, and return the index."""
     found = _load(source)
     rows: list[list[str]] = []
-    notes = [] if source.folder or source.revision else [
-        f"hf:{source.name}: no revision named: what was read first on this machine is kept"
+    notes = [] if source.folder or source.frozen else [
+        f"hf:{source.name}: {source.revision or 'no revision'} is no commit and may move: what was read first on "
+        "this machine is kept"
     ]  # fmt: skip
     multi_label = False
     for name, table in found.items():
@@ -169,9 +118,12 @@ def _unpack(source: HubSource, unpack_to: Path) -> dict[str, Any]:
             continue
         image, label = _columns(source, name, table)
         multi_label = multi_label or _several(table.features[label])
-        for number, (content, suffix, text) in enumerate(_samples(source, table, image, label)):
+        for number, (content, suffix, text) in enumerate(
+            _told(source, _samples(source, table, image, label))
+        ):
             id_ = f"{split}/{number:06d}"
             rows.append([id_, keep_image(unpack_to, content, suffix), text, split])
+            progress(number + 1, table.num_rows, f"unpacking {name} of {source.name}")
     labels = pad_numbers([row[2] for row in rows])
     rows = [[id_, place, label, split] for (id_, place, _, split), label in zip(rows, labels, strict=True)]
     return {"rows": rows, "notes": notes, "multi_label": multi_label}
@@ -247,11 +199,11 @@ def _several(feature: Any) -> bool:
     return _element(feature) is not feature
 
 
-def _samples(source: HubSource, table: Any, image: str, label: str) -> Iterator[tuple[bytes, str, str]]:
+def _samples(source: HubSource, table: Any, image: str, label: str) -> Iterator[_Sample]:
     """Yield the bytes of every image, their suffix, and the label as text."""
     import datasets
 
-    kind = _element(table.features[label])
+    several, kind = _several(table.features[label]), _element(table.features[label])
     names = kind.names if isinstance(kind, datasets.ClassLabel) else None
     table = table.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
     for number, row in enumerate(table):
@@ -259,16 +211,37 @@ def _samples(source: HubSource, table: Any, image: str, label: str) -> Iterator[
         content = (row[image] or {}).get("bytes")
         if content is None:
             path = (row[image] or {}).get("path")
-            if not path or not Path(path).is_file():
+            if not path or not Path(path).is_file() or not _belongs(path, source):
                 raise DatasetError(f"{where} has no image; drop the row, or save the images with the table")
             content = Path(path).read_bytes()
-        values = row[label] if isinstance(row[label], list) else [row[label]]
-        yield content, _suffix(content), "|".join(_text(value, names, where) for value in values)
+        values = [_text(value, names, where) for value in (row[label] if several else [row[label]])]
+        yield content, _suffix(content), joined(values, where) if several else values[0]
+
+
+def _told(source: HubSource, samples: Iterator[_Sample]) -> Iterator[_Sample]:
+    """Pass the rows on; where the library fails on one, say so in a line."""
+    try:
+        yield from samples
+    except DatasetError:
+        raise
+    except Exception as error:  # the library's readers raise whatever they meet
+        raise DatasetError(f"hf:{source.name}: a row cannot be read ({_first_line(error)})") from error
+
+
+def _belongs(path: str, source: HubSource) -> bool:
+    """Whether a file lies in the source's folder or where the library downloads: a table may name any file."""
+    import datasets
+    from huggingface_hub import constants
+
+    config = datasets.config
+    homes = [config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE, source.folder]
+    place = Path(os.path.normpath(Path(path).absolute()))  # links stay: the library's cache is made of them
+    return any(place.is_relative_to(Path(home).absolute()) for home in homes if home)
 
 
 def _text(value: Any, names: list[str] | None, where: str) -> str:
     """Return one label as text."""
-    if value is None or value == "" or (names is not None and value == -1):
+    if value is None or value == "" or value != value or (names is not None and value == -1):
         raise DatasetError(f"{where} has no label; label it, or drop the row")
     return names[value] if names is not None else str(value)
 

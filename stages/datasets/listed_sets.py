@@ -11,6 +11,8 @@ from stages.records import SplitName
 
 OFFICIAL: tuple[tuple[str, SplitName], ...] = (("train", "train"), ("val", "validation"), ("test", "test"))
 """What the releases with a validation set of their own call the splits."""
+SUN397_LISTS = ("{}", "Partitions/{}", "../Partitions/{}", "../{}")
+"""Where Partitions.zip, which holds no folder, is unpacked."""
 
 
 def food101(release: Release) -> list[Row]:
@@ -22,6 +24,9 @@ def food101(release: Release) -> list[Row]:
         if not isinstance(lists, dict) or not all(isinstance(entries, list) for entries in lists.values()):
             raise DatasetError(f"{path}: expected one list of images a class; {release.again}")
         for label, entries in lists.items():
+            strange = [entry for entry in entries if str(entry).rpartition("/")[0] != label]
+            if strange:
+                raise DatasetError(f"{path}: {strange[0]!r} stands under {label!r}; {release.again}")
             rows += [release.row(images, f"{entry}.jpg", label, split, str(path)) for entry in entries]
     return rows
 
@@ -66,7 +71,7 @@ def sun397(release: Release) -> list[Row]:
     rows = []
     halves: tuple[tuple[str, SplitName], ...] = (("Training_01.txt", "train"), ("Testing_01.txt", "test"))
     for name, split in halves:
-        for where, line in release.lines(name, f"Partitions/{name}", f"../Partitions/{name}"):
+        for where, line in release.lines(*(place.format(name) for place in SUN397_LISTS)):
             parts = line.strip("/").split("/")
             if not line.startswith("/") or len(parts) < 3:
                 raise DatasetError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from stages.datasets.build import build_dataset
 from stages.datasets.csv_source import has_class_columns, read_csv_rows
 from stages.datasets.folder_source import read_folder_rows
 from stages.datasets.hf_source import read_hf_rows
@@ -12,12 +13,12 @@ from stages.datasets.manifest import FILE, check_manifest
 from stages.datasets.packaged import PACKAGED, packaged_csv
 from stages.datasets.paper import SUBSET, check_sizes, find_release, read_paper_rows, with_validation
 from stages.datasets.paper_sets import PAPER_SETS
-from stages.datasets.rows import Row, build_dataset
+from stages.datasets.rows import Row
 from stages.datasets.voc import read_voc_rows
 from stages.datasets.wds_source import read_wds_rows
 from stages.errors import DatasetError
 from stages.names import did_you_mean
-from stages.records import Dataset, Metric
+from stages.records import Dataset, Metric, Progress, untold
 
 SOURCES = ("csv", "folder", "packaged", "paper", "hf", "wds", "voc")
 """What may stand before the colon of a source."""
@@ -40,6 +41,8 @@ class Request:
     label_column: str | None = None
     fetch: bool = True
     """Whether the library of ``hf:`` may be asked for what it has not given yet."""
+    progress: Progress = untold
+    """Told of images that are unpacked."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def load_dataset(
     image_column: str | None = None,
     label_column: str | None = None,
     fetch: bool = True,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Read a data set's table of files, labels and splits; no image is decoded.
 
@@ -92,7 +96,7 @@ def load_dataset(
     metric : Metric, optional
         Default: the paper's for its own sets; else top_1, and map_11_point for multi-label sets.
     multi_label : bool, optional
-        Default: whether any label holds ``|`` or begins with ``?``.
+        Default: whether any label of a csv or shard holds ``|`` or begins with ``?``; of folders, no.
     test_fraction, split_seed : float, int
         Of the seeded split of images without a test split; the seed is that of Caltech-101's training images
         and of drawn validation sets too.
@@ -108,6 +112,8 @@ def load_dataset(
         Of ``hf:``, where the features do not tell.
     fetch : bool
         Whether ``hf:`` may ask the library, and the library the hub, for what was not read before.
+    progress : Progress, optional
+        Told of images that are unpacked.
 
     Returns
     -------
@@ -139,6 +145,7 @@ def load_dataset(
         image_column,
         label_column,
         fetch,
+        progress or untold,
     )
     found = _read(name, source, request)
     dataset = build_dataset(
@@ -203,7 +210,8 @@ def _folder(_name: str, location: str, request: Request) -> _Read:
     """Read ``folder:``."""
     path = request.base / location
     rows, notes = read_folder_rows(path, test_fraction=request.test_fraction, seed=request.split_seed)
-    return _Read(rows, str(path), path / FILE, notes)
+    lacking = "links that lead nowhere: fetch what they point to"
+    return _Read(rows, str(path), path / FILE, notes, multi_label=False, if_missing=lacking)
 
 
 def _paper(_name: str, location: str, request: Request) -> _Read:
@@ -220,6 +228,7 @@ def _paper(_name: str, location: str, request: Request) -> _Read:
         unpack_to=request.unpack_to,
         seed=request.split_seed,
         allow_size_mismatch=request.allow_size_mismatch,
+        progress=request.progress,
     )
     what_now = f"unpack {PAPER_SETS[location].archives} again; {SUBSET}"
     several = PAPER_SETS[location].metric == "map_11_point"
@@ -237,13 +246,14 @@ def _hub(name: str, location: str, request: Request) -> _Read:
         test_fraction=request.test_fraction,
         seed=request.split_seed,
         fetch=request.fetch,
+        progress=request.progress,
     )
     return _named_as_the_papers(name, _Read(rows, f"hf:{location}", None, notes, several), request)
 
 
 def _shards(name: str, location: str, request: Request) -> _Read:
     """Read ``wds:``."""
-    rows = read_wds_rows(location, request.base, unpack_to=request.unpack_to)
+    rows = read_wds_rows(location, request.base, unpack_to=request.unpack_to, progress=request.progress)
     return _named_as_the_papers(name, _Read(rows, f"wds:{location}"), request)
 
 

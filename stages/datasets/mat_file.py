@@ -8,6 +8,7 @@ Format: MathWorks, "MAT-File Format", level 5.
 from __future__ import annotations
 
 import math
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 """Storage type of a data element -> numpy's name for it."""
 TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 """Storage type of characters -> their encoding."""
+TAG = {order: struct.Struct(f"{order}II") for order in "<>"}
+"""What a data element begins with, by byte order."""
 MATRIX, COMPRESSED = 14, 15
 CELL, STRUCT, CHARACTERS = 1, 2, 4
 ARRAYS = range(6, 16)
@@ -26,7 +29,7 @@ ARRAYS = range(6, 16)
 DEEPEST = 16
 """Arrays within arrays that are followed."""
 LARGEST = 1 << 28
-"""Bytes that a compressed element may unpack to."""
+"""Bytes that the compressed elements of a file may unpack to, together."""
 
 
 class NotMatError(ValueError):
@@ -55,22 +58,25 @@ def read_mat(content: bytes) -> dict[str, Any]:
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None or not content.startswith(b"MATLAB 5.0"):
         raise NotMatError("it does not begin as a MATLAB file of version 5 does")
-    at, found = _Bytes(content, order, 128), {}
+    at, found = _Bytes(content, order, 128, len(content)), {}
+    room = LARGEST
     while at.left:
         kind, data = at.element()
         if kind == COMPRESSED:
-            kind, data = _Bytes(_inflated(data), order).element()
+            unpacked = _inflated(data.rest(), room)
+            room -= len(unpacked)
+            kind, data = _Bytes(unpacked, order, 0, len(unpacked)).element()
         if kind == MATRIX:
-            name, value = _array(_Bytes(data, order), DEEPEST)
+            name, value = _array(data, DEEPEST)
             found[name] = value
     return found
 
 
-def _inflated(data: bytes) -> bytes:
-    """Unpack a compressed element."""
+def _inflated(data: bytes, most: int) -> bytes:
+    """Unpack a compressed element of up to ``most`` bytes."""
     unpacker = zlib.decompressobj()
     try:
-        content = unpacker.decompress(data, LARGEST)
+        content = unpacker.decompress(data, max(most, 1))
     except zlib.error as error:
         raise NotMatError(f"a compressed part is damaged ({error})") from error
     if not unpacker.eof:
@@ -78,40 +84,41 @@ def _inflated(data: bytes) -> bytes:
     return content
 
 
-@dataclass
+@dataclass(slots=True)
 class _Bytes:
-    """Bytes with a place up to which they have been read."""
+    """A stretch of bytes with a place up to which it has been read; nothing is copied before it is wanted."""
 
     content: bytes
     order: str
     """numpy's sign of the byte order."""
-    place: int = 0
+    place: int
+    end: int
 
     @property
     def left(self) -> int:
         """Bytes not read yet."""
-        return len(self.content) - self.place
+        return self.end - self.place
 
-    def take(self, count: int) -> bytes:
-        """Read some bytes."""
-        if count > self.left:
-            raise NotMatError(f"it ends {count - self.left} bytes too early")
-        self.place += count
-        return self.content[self.place - count : self.place]
+    def rest(self) -> bytes:
+        """Return the bytes not read yet."""
+        return self.content[self.place : self.end]
 
-    def element(self) -> tuple[int, bytes]:
+    def element(self) -> tuple[int, _Bytes]:
         """Read one data element: its type and its bytes."""
-        first = self.number(4)
+        start = self.place + 8
+        if start > self.end:
+            raise NotMatError(f"it ends {start - self.end} bytes too early")
+        first, size = TAG[self.order].unpack_from(self.content, self.place)
         if first >> 16:  # a short one: length, type and data in eight bytes
-            return first & 0xFFFF, self.take(4)[: first >> 16]
-        data = self.take(self.number(4))
-        if first != COMPRESSED:
-            self.take(min(-len(data) % 8, self.left))
-        return first, data
-
-    def number(self, size: int) -> int:
-        """Read one unsigned number."""
-        return int.from_bytes(self.take(size), "little" if self.order == "<" else "big")
+            self.place = start
+            return first & 0xFFFF, _Bytes(
+                self.content, self.order, start - 4, start - 4 + min(first >> 16, 4)
+            )
+        end = start + size
+        if end > self.end:
+            raise NotMatError(f"it ends {end - self.end} bytes too early")
+        self.place = end if first == COMPRESSED else min(end + -size % 8, self.end)
+        return first, _Bytes(self.content, self.order, start, end)
 
     def numbers(self) -> np.ndarray[Any, Any]:
         """Read one element of numbers."""
@@ -119,9 +126,16 @@ class _Bytes:
         if kind not in NUMBERS:
             raise NotMatError(f"numbers of type {kind}, which there is not")
         dtype = np.dtype(self.order + NUMBERS[kind])
-        if len(data) % dtype.itemsize:
-            raise NotMatError(f"{len(data)} bytes are no numbers of {dtype.itemsize} bytes each")
-        return np.frombuffer(data, dtype)
+        if data.left % dtype.itemsize:
+            raise NotMatError(f"{data.left} bytes are no numbers of {dtype.itemsize} bytes each")
+        return np.frombuffer(self.content, dtype, data.left // dtype.itemsize, data.place)
+
+    def integers(self) -> tuple[int, ...]:
+        """Read one element of integers of four bytes, the usual header of an array."""
+        kind, data = self.element()
+        if kind not in (5, 6) or data.left % 4:
+            raise NotMatError(f"{data.left} bytes of type {kind} where integers of four bytes were due")
+        return struct.unpack_from(f"{self.order}{data.left // 4}i", self.content, data.place)
 
     def text(self) -> str:
         """Read one element of characters."""
@@ -130,7 +144,7 @@ class _Bytes:
         if encoding in ("utf-16", "utf-32"):
             encoding += "-le" if self.order == "<" else "-be"
         try:
-            return data.decode(encoding)
+            return data.rest().decode(encoding)
         except (LookupError, UnicodeDecodeError) as error:
             raise NotMatError("characters that are none") from error
 
@@ -141,10 +155,10 @@ def _array(at: _Bytes, depth: int) -> tuple[str, Any]:
         return "", np.empty(0)  # an empty cell
     if depth == 0:
         raise NotMatError(f"arrays lie more than {DEEPEST} deep in each other")
-    flags, shape, name = at.numbers(), [int(n) for n in at.numbers()], at.text()
-    if not len(flags) or any(n < 0 for n in shape):
+    flags, shape, name = at.integers(), at.integers(), at.text()
+    if not flags or any(n < 0 for n in shape):
         raise NotMatError("an array without class or with a negative length")
-    kind, count = int(flags[0]) & 0xFF, math.prod(shape)
+    kind, count = flags[0] & 0xFF, math.prod(shape)
     if kind == CHARACTERS:
         return name, at.text() if at.left else ""
     if kind in ARRAYS:
@@ -171,14 +185,14 @@ def _inner(at: _Bytes, depth: int) -> Any:
     kind, data = at.element()
     if kind != MATRIX:
         raise NotMatError(f"type {kind} where an array was due")
-    return _array(_Bytes(data, at.order), depth - 1)[1]
+    return _array(data, depth - 1)[1]
 
 
 def _structs(at: _Bytes, count: int, depth: int) -> list[dict[str, Any]]:
     """Read a struct array."""
-    lengths = at.numbers()
-    _, names = at.element()
-    width = int(lengths[0]) if len(lengths) == 1 else 0
+    lengths = at.integers()
+    names = at.element()[1].rest()
+    width = lengths[0] if len(lengths) == 1 else 0
     if width < 1 or len(names) % width:
         raise NotMatError("the names of a struct's fields are damaged")
     fields = [names[i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(names), width)]

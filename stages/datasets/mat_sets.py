@@ -26,13 +26,14 @@ def stanford_cars(release: Release) -> list[Row]:
     names = mat_of(meta, "class_names")["class_names"]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise DatasetError(f"{meta}: 'class_names' is no list of names; fetch the devkit again")
-    rows = _cars(release, release.file("devkit/cars_train_annos.mat"), "train", names)
-    if not any((release.home / place).is_file() for place in (LABELLED_TEST, f"devkit/{LABELLED_TEST}")):
+    places = (LABELLED_TEST, f"devkit/{LABELLED_TEST}")
+    if not any((release.home / place).is_file() for place in places):
         raise DatasetError(
             f"{release.home / LABELLED_TEST}: no such file; cars_test_annos.mat of the devkit has no classes, "
             "fetch the annotations with labels beside it"
         )
-    return rows + _cars(release, release.file(LABELLED_TEST, f"devkit/{LABELLED_TEST}"), "test", names)
+    train, test = release.file("devkit/cars_train_annos.mat"), release.file(*places)
+    return _cars(release, train, "train", names) + _cars(release, test, "test", names)
 
 
 def _cars(release: Release, path: Path, split: SplitName, names: list[str]) -> list[Row]:

@@ -12,7 +12,7 @@ from typing import Any
 from stages.datasets.mat_file import NotMatError, read_mat
 from stages.datasets.rows import Row
 from stages.errors import DatasetError
-from stages.records import SplitName
+from stages.records import Progress, SplitName, untold
 
 AGAIN = "fetch the file again, or unpack it again"
 PAGE = "is a web page, not the file of that name: the download went wrong; fetch it again"
@@ -35,6 +35,8 @@ class Release:
     """Of what the release leaves to chance."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know of how it was read."""
+    progress: Progress = untold
+    """Told of what takes long."""
 
     @property
     def again(self) -> str:

@@ -13,14 +13,20 @@ from stages.datasets.official import Release
 from stages.datasets.paper_sets import PAPER_SETS, PaperSet
 from stages.datasets.rows import Row, some
 from stages.errors import DatasetAbsentError, DatasetError
-from stages.records import Dataset
+from stages.records import Dataset, Progress, untold
 
 ROOT_VARIABLE = "PENULTIMATE_DATASETS"
 SUBSET = "allow_size_mismatch = true reads what is there"
 
 
 def read_paper_rows(
-    name: str, home: Path, *, unpack_to: Path, seed: int, allow_size_mismatch: bool
+    name: str,
+    home: Path,
+    *,
+    unpack_to: Path,
+    seed: int,
+    allow_size_mismatch: bool,
+    progress: Progress = untold,
 ) -> tuple[list[Row], list[str]]:
     """Read one of the paper's data sets from its official release.
 
@@ -36,6 +42,8 @@ def read_paper_rows(
         Of what the release leaves to chance: Caltech's training images, validation sets.
     allow_size_mismatch : bool
         Leave out, and tell, images that are listed and not there.
+    progress : Progress
+        Told of what takes long.
 
     Returns
     -------
@@ -49,7 +57,7 @@ def read_paper_rows(
         The release is there in part, or damaged.
     """
     facts = PAPER_SETS[name]
-    release = Release(name, home, unpack_to, facts.archives, seed)
+    release = Release(name, home, unpack_to, facts.archives, seed, progress=progress)
     rows = sorted(facts.read(release), key=lambda row: row.id)
     if allow_size_mismatch:
         rows = _those_there(rows, release.notes)
@@ -57,27 +65,29 @@ def read_paper_rows(
 
 
 def with_validation(name: str, rows: list[Row], seed: int, notes: list[str]) -> list[Row]:
-    """Draw the validation set of a data set that has no official one, of the size that others used.
+    """Draw the validation set where no official one is told apart, of its size or of the size that others used.
 
     Parameters
     ----------
     name : str
         A key of `PAPER_SETS`.
     rows : list of Row
-        Returned as they are where the set has an official validation set, or rows of one.
+        Returned as they are where there are rows of a validation set, and where images bear several labels.
     seed : int
         Of the draw.
     notes : list of str
         What was done is added.
     """
     facts = PAPER_SETS[name]
-    if facts.official_validation or any(row.split == "validation" for row in rows):
+    if any(row.split == "validation" for row in rows):
         return rows
+    if facts.official_validation and facts.metric == "map_11_point":
+        return rows  # several labels an image: no draw of ours is stratified by them
     rows = hold_validation_out(rows, Fraction(facts.validation, facts.train), seed)
     held = sum(row.split == "validation" for row in rows)
-    notes.append(
-        f"no official validation set: {held} training images held out, stratified by class, seed {seed}"
-    )
+    merged = "the official validation set is not told apart here"
+    why = merged if facts.official_validation else "no official validation set"
+    notes.append(f"{why}: {held} training images held out, stratified by class, seed {seed}")
     return rows
 
 
@@ -128,7 +138,10 @@ def _how_to_say_where() -> str:
 def _absent(name: str, place: str, more: str = "") -> str:
     """Say what was expected where, and where it can be had."""
     facts = PAPER_SETS[name]
-    hub = f' (source = "hf:{facts.hub.name}" reads the copy on the Hugging Face hub)' if facts.hub else ""
+    hub = ""
+    if facts.hub:
+        lacks = "" if facts.hub.complete else f", which lacks images: {SUBSET}"
+        hub = f' (source = "{facts.hub.source}" reads the copy on the Hugging Face hub{lacks})'
     what = facts.needs[0].partition("|")[0]
     return (
         f"{name} is not on this machine: expected {what} in {place}{more}; "

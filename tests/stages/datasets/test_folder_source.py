@@ -65,11 +65,61 @@ def test_other_files_are_left_out_and_told(tmp_path):
         ({"train/cat": 1, "train/dog": 1, "val/cat": 1, "valid/cat": 1, "test/cat": 1}, "names of one split"),
         ({"train/cat": 2, "train/dog": 2}, "split 'test' has no rows"),
         ({"cat": 4}, "one class only"),
+        ({"training/cat": 2, "testing/cat": 2}, "'testing', 'training' look like splits, not like classes"),
+        ({"train/cat": 2, "train/dog": 2, "eval/cat": 1}, "look like splits"),
+        ({"train_set/cat": 2, "test_set/dog": 2}, "look like splits"),
+        ({"pets/train/cat": 2, "pets/test/cat": 1}, r"lie one level down; give .*/pets"),
+        (
+            {"train/cat": 2, "Train/dog": 1, "test/cat": 1},
+            "names of one split; merge the folders into train/",
+        ),
     ],
 )
 def test_mistakes(tmp_path, layout, said):
     fill(tmp_path, layout)
     with pytest.raises(DatasetError, match=said):
+        load(tmp_path)
+
+
+def test_names_of_splits_may_be_capitals(tmp_path):
+    fill(tmp_path, {"Train/cat": 2, "Train/dog": 3, "VAL/cat": 1, "TEST/dog": 1})
+    sizes = {name: len(split) for name, split in load(tmp_path).splits.items()}
+    assert sizes == {"train": 5, "validation": 1, "test": 1}
+
+
+def test_a_folder_s_name_is_one_class_whatever_it_holds(tmp_path):
+    fill(tmp_path, {"a|b": 5, "?c": 5})
+    dataset = load(tmp_path)
+    assert (dataset.class_names, dataset.metric) == (("?c", "a|b"), "top_1")
+
+
+def test_empty_classes_and_images_without_a_class_are_told(tmp_path):
+    fill(tmp_path, {"train/cat": 2, "train/dog": 2, "train/bird": 0, "test/cat": 1, ".git/cat": 1})
+    fill(tmp_path, {"train/cat/.thumbs": 1, "__MACOSX/train": 1})
+    for place in ("lonely.jpg", "train/lonely.PNG"):
+        (tmp_path / place).write_bytes(b"x")
+    dataset = load(tmp_path)
+    assert len(dataset.splits["train"]) == 4
+    assert "1 class folders hold no images: 'train/bird'" in dataset.notes
+    assert any("2 images lie in no class folder" in note and "'lonely.jpg'" in note for note in dataset.notes)
+
+
+def test_files_of_other_formats_alone_are_named(tmp_path):
+    fill(tmp_path, {"train/cat": 2, "train/dog": 2, "test/cat": 1})
+    for path in (tmp_path / "train").rglob("*.JPG"):
+        path.rename(path.with_suffix(".heic"))
+    with pytest.raises(DatasetError, match=r"train: no file has the suffix of an image .*'train/cat/0.heic'"):
+        load(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_an_image_that_lacks(tmp_path):
+    """As git-annex leaves what it has not fetched."""
+    fill(tmp_path, {"train/cat": 2, "train/dog": 2, "test/cat": 1})
+    (tmp_path / "train/dog/9.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "train/cat/loop").symlink_to(tmp_path)
+    with pytest.raises(
+        DatasetError, match=r"1 of 6 images are not there: 'train/dog/9.jpg'; links that lead"
+    ):
         load(tmp_path)
 
 

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from stages.datasets import load_dataset
-from stages.datasets.hf_source import parse_source
+from stages.datasets import PAPER_SETS, load_dataset
+from stages.datasets.hub_source import parse_source
 from stages.errors import DatasetAbsentError, DatasetError, MissingExtraError
 
 needs_library = pytest.mark.skipif(
@@ -114,6 +115,46 @@ def test_lists_of_labels_are_several_labels(tmp_path) -> None:
 
 
 @needs_library
+@pytest.mark.parametrize("name", ["sea|sun", "?sea"])
+def test_names_that_would_be_taken_for_several_labels(tmp_path, name) -> None:
+    import datasets
+
+    one = datasets.ClassLabel(names=[name, "sun"])
+    saved(tmp_path / "one", train=table(4, label=one), test=table(2, 10, one))
+    assert set(load(tmp_path, "one").class_names) == {name, "sun"}
+    several = datasets.List(one)
+    saved(
+        tmp_path / "several",
+        train=table(2, label=several, values=[[0], [1]]),
+        test=table(1, 10, several, [[1]]),
+    )
+    with pytest.raises(DatasetError, match=r"row 0: a label is '.*sea.*'; a name holds no |"):
+        load(tmp_path, "several")
+
+
+@needs_library
+def test_a_table_cannot_name_any_file_of_the_machine(tmp_path, monkeypatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "library")
+    (tmp_path / "private.png").write_bytes(png(99))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/own.png").write_bytes(png(98))
+    for own, refused in (("own.png", False), ("../private.png", True)):
+        rows = table(2).with_format("arrow")[:].to_pylist()
+        rows[0]["image"] = {"bytes": None, "path": str(tmp_path / "set" / own)}
+        for split in ("train", "test"):
+            datasets.Dataset.from_list(rows, features=table(2).features).to_parquet(
+                tmp_path / f"set/{split}.parquet"
+            )
+        if refused:
+            with pytest.raises(DatasetError, match="row 0 has no image"):
+                load(tmp_path, "set")
+        else:
+            assert load(tmp_path, "set").splits["train"].paths[0].read_bytes() == png(98)
+
+
+@needs_library
 def test_numbers_and_names_as_labels(tmp_path) -> None:
     import datasets
 
@@ -133,6 +174,21 @@ def test_the_paper_s_names_bring_the_paper_s_metric_and_sizes(tmp_path) -> None:
         load_dataset("oxford_pets", "hf:set", **where)
     dataset = load_dataset("oxford_pets", "hf:set", allow_size_mismatch=True, **where)
     assert dataset.metric == "mean_per_class"
+
+
+@needs_library
+def test_a_copy_that_does_not_tell_the_official_validation_set_apart(tmp_path) -> None:
+    """As copies of DTD: 20 training images in one split, of which half were for validation."""
+    saved(tmp_path / "set", train=table(20), test=table(4, 30))
+    where = {"base": tmp_path, "unpack_to": tmp_path / "unpacked", "allow_size_mismatch": True}
+    dataset = load_dataset("dtd", "hf:set", **where)
+    assert {name: np.bincount(split.labels).tolist() for name, split in dataset.splits.items()} == {
+        "train": [5, 5], "validation": [5, 5], "test": [2, 2],
+    }  # fmt: skip
+    assert any(
+        note.startswith("the official validation set is not told apart here: 10 training images held out")
+        for note in dataset.notes
+    )
 
 
 @needs_library
@@ -168,6 +224,14 @@ def test_rows_without_a_label(tmp_path) -> None:
     saved(tmp_path / "set", train=table(2), test=table(2, 10, values=[-1, 0]))
     with pytest.raises(DatasetError, match="row 0 has no label"):
         load(tmp_path, "set")
+    import datasets
+
+    numbers = datasets.Value("float32")
+    saved(
+        tmp_path / "nan", train=table(2, 0, numbers, [0.0, float("nan")]), test=table(1, 10, numbers, [0.0])
+    )
+    with pytest.raises(DatasetError, match="row 1 has no label"):
+        load(tmp_path, "nan")
 
 
 @needs_library
@@ -188,7 +252,7 @@ def test_the_library_s_cache_and_a_hub_out_of_reach(tmp_path) -> None:
     script = f"""
 import pathlib, shutil
 import datasets
-from stages.datasets import load_dataset
+from stages.datasets import PAPER_SETS, load_dataset
 from stages.errors import DatasetAbsentError
 home = pathlib.Path({str(tmp_path)!r})
 def load():
@@ -232,6 +296,17 @@ def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch) -> None:
 def test_streaming_is_refused_with_a_reason(tmp_path) -> None:
     with pytest.raises(DatasetError, match=r"streaming .* are refused: features are cached by the hash"):
         load(tmp_path, "somebody/flags?streaming=true")
+
+
+def test_copies_of_the_paper_s_sets_are_frozen(tmp_path) -> None:
+    hubs = {name: facts.hub for name, facts in PAPER_SETS.items() if facts.hub}
+    assert set(PAPER_SETS) - set(hubs) == {"voc2007"}  # copies of which say nothing of difficult objects
+    for name, hub in hubs.items():
+        source = parse_source(hub.source.removeprefix("hf:"), tmp_path)
+        assert source.frozen, name
+        assert (source.label_column, source.splits) == (hub.label_column, hub.splits)
+    assert not parse_source("somebody/flags@main", tmp_path).frozen
+    assert not parse_source("somebody/flags", tmp_path).frozen
 
 
 def test_names_are_taken_apart(tmp_path) -> None:

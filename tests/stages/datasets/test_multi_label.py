@@ -59,6 +59,10 @@ def test_one_hot_rows_of_at_most_one_label_are_multi_label_unless_all_have_one(t
         ("path,lable,split,gruop\n0.png,rose,train,g\n", "did you mean 'label'?"),
         ("path,lable,split\n0.png,rose,train\n", "no column 'label'"),
         ("path,split,label,a,b\n0.png,train,x,1,0\n", "unknown column 'a', 'b'"),
+        ("path,split,a, a\n0.png,train,1,0\n", "column 'a' stands there more than once"),
+        ("path,split,a|b,c\n0.png,train,1,0\n", "column 'a|b' cannot be a class"),
+        ("path,split,?a,c\n0.png,train,1,0\n", "column '?a' cannot be a class"),
+        ("path,split,,c\n0.png,train,1,0\n", "column '' cannot be a class"),
     ],
 )
 def test_mistakes_of_columns(tmp_path, text, said) -> None:

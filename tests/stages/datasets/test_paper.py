@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import random
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -163,9 +164,77 @@ def test_cifar_is_unpacked_once_and_again_when_it_changes(tmp_path) -> None:
     assert load("cifar10", tmp_path).splits["train"].paths[0].parent != first.parent
 
 
+def by_python_2(value: object) -> bytes:
+    """Pickle as Python 2 did: its texts are bytes, and an array's content is such a text."""
+    if isinstance(value, np.ndarray):
+        shape = b"(" + b"".join(b"J" + struct.pack("<i", n) for n in value.shape) + b"t"
+        state = b"(K\x01" + shape + by_python_2(value.dtype) + b"\x89" + by_python_2(value.tobytes()) + b"t"
+        start = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+        return start + state + b"b"
+    if isinstance(value, np.dtype):
+        letters = by_python_2(value.str[1:])
+        rest = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
+        return b"cnumpy\ndtype\n(" + letters + b"K\x00K\x01tR" + rest + b"b"
+    if isinstance(value, dict):
+        return b"}(" + b"".join(by_python_2(k) + by_python_2(v) for k, v in value.items()) + b"u"
+    if isinstance(value, list):
+        return b"](" + b"".join(map(by_python_2, value)) + b"e"
+    if isinstance(value, str | bytes):
+        value = value.encode() if isinstance(value, str) else value
+        return b"T" + struct.pack("<i", len(value)) + value
+    assert isinstance(value, int)
+    return b"J" + struct.pack("<i", value)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_release_s_own_pickles(tmp_path, name) -> None:
+    """The release was pickled by Python 2, which nobody has any more."""
+    version = {"cifar10": "py", "cifar100": "python"}[name]
+    getattr(releases, name)(tmp_path, version)
+    before = load(name, tmp_path)
+    for path in tmp_path.glob("cifar-*/*"):
+        batch = pickle.loads(path.read_bytes())
+        path.write_bytes(b"\x80\x02" + by_python_2(batch) + b".")
+        again = pickle.loads(path.read_bytes(), encoding="latin1")
+        assert all(np.array_equal(again[key], value) for key, value in batch.items())
+    after = load(name, tmp_path)
+    for split, rows in before.splits.items():
+        assert np.array_equal(after.splits[split].labels, rows.labels)
+        assert [p.read_bytes() for p in after.splits[split].paths] == [p.read_bytes() for p in rows.paths]
+
+
+def test_unpacking_is_told(tmp_path) -> None:
+    releases.cifar10(tmp_path)
+    told: list[tuple[int, int, str]] = []
+    load("cifar10", tmp_path, progress=lambda *words: told.append(words))
+    assert told[0] == (1, 36, "unpacking cifar10")
+    assert told[-1][:2] == (36, 36)
+    told.clear()
+    load("cifar10", tmp_path, progress=lambda *words: told.append(words))
+    assert not told
+
+
 class _Hostile:
     def __reduce__(self):
         return os.system, ("exit 1",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.zeros((6, 3072), dtype=object),
+        np.zeros((6, 3072), dtype=np.uint16),
+        np.zeros((3072, 6), dtype=np.uint8).T,
+        np.zeros((6, 3071), dtype=np.uint8),
+        np.zeros((5, 3072), dtype=np.uint8),
+        [0] * 6,
+    ],
+)
+def test_arrays_that_are_no_images_never_reach_numpy(tmp_path, data) -> None:
+    releases.cifar10(tmp_path, "py")
+    batch = {"labels": [0, 1, 2] * 2, "data": data}
+    (tmp_path / "cifar-10-batches-py/data_batch_2").write_bytes(pickle.dumps(batch, protocol=2))
+    assert "data_batch_2: " in str(refused("cifar10", tmp_path))
 
 
 def test_a_pickle_that_asks_for_anything_else_is_refused(tmp_path) -> None:
@@ -188,13 +257,19 @@ def test_a_pickle_that_asks_for_anything_else_is_refused(tmp_path) -> None:
         ("caltech101", "caltech101", "."),
         ("voc2007", "VOCdevkit/VOC2007", "voc2007"),
         ("sun397", "SUN397/Partitions", "Partitions"),
+        ("sun397", "SUN397/Partitions/*", "."),
+        ("caltech101", "caltech101/101_ObjectCategories", "caltech101/caltech-101/101_ObjectCategories"),
         ("birdsnap", "birdsnap/download/images", "birdsnap/images"),
     ],
 )
 def test_other_usual_places(tmp_path, name, usual, place) -> None:
     RELEASES[name](tmp_path / "first")
     root = tmp_path / "second"
-    if place == ".":
+    if usual.endswith("*"):
+        root = tmp_path / "first"
+        for path in list(root.glob(usual)):
+            path.rename(root / place / path.name)
+    elif place == ".":
         root = tmp_path / "first" / usual
     else:
         (tmp_path / "first").rename(root)
@@ -269,6 +344,16 @@ def test_images_that_lack(tmp_path, name) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in RELEASES if not name.startswith("cifar")])
+def test_an_archive_of_images_that_was_never_unpacked(tmp_path, name) -> None:
+    RELEASES[name](tmp_path)
+    for path in list(tmp_path.rglob("*.jpg")):
+        path.unlink()
+    error = str(refused(name, tmp_path, allow_size_mismatch=False))
+    assert f"unpack {PAPER_SETS[name].archives} again" in error
+    assert ".jpg" in error
+
+
+@pytest.mark.parametrize("name", [name for name in RELEASES if not name.startswith("cifar")])
 def test_lfs_pointers_in_place_of_images(tmp_path, name) -> None:
     RELEASES[name](tmp_path)
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4711\n"
@@ -286,7 +371,8 @@ WRONG: dict[str, tuple[str, str, str | bytes | None, str]] = {
     "food: no images": ("food101", "food-101/images", None, "food-101/images: no such folder"),
     "food: cut short": ("food101", "food-101/meta/train.json", '{"pho": ["pho/1"', "train.json: not JSON"),
     "food: other JSON": ("food101", "food-101/meta/train.json", "[1, 2]", "expected one list of images a class"),
-    "food: climbs": ("food101", "food-101/meta/train.json", '{"pho": ["../../x"]}', "is no path below"),
+    "food: climbs": ("food101", "food-101/meta/train.json", '{"pho": ["../../x"]}', "stands under 'pho'"),
+    "food: foreign": ("food101", "food-101/meta/train.json", '{"pho": ["pie/1"]}', "'pie/1' stands under 'pho'"),
     "cifar: no batch": ("cifar10", "cifar-10-batches-bin/data_batch_4.bin", None, "data_batch_4.bin: no such file"),
     "cifar: cut short": ("cifar10", "cifar-10-batches-bin/data_batch_2.bin", b"\0" * 3000, "it was cut short"),
     "cifar: wrong label": ("cifar10", "cifar-10-batches-bin/test_batch.bin", b"\x09" * 3073, "label 9 of 3 classes"),
@@ -310,6 +396,7 @@ WRONG: dict[str, tuple[str, str, str | bytes | None, str]] = {
     "voc: short list": ("voc2007", "VOCdevkit/VOC2007/ImageSets/Main/cat_test.txt", "000001 1\n", "lacks images of"),
     "voc: no split": ("voc2007", "VOCdevkit/VOC2007/ImageSets/Main/val.txt", "000007\n", "neither in train.txt nor"),
     "dtd: no list": ("dtd", "dtd/labels/val1.txt", None, "labels/val1.txt: not there"),
+    "dtd: climbs": ("dtd", "dtd/labels/val1.txt", "banded/../../x.jpg\n", "'banded/../../x.jpg' is no path"),
     "dtd: other line": ("dtd", "dtd/labels/val1.txt", "banded\n", "expected CLASS/IMAGE.jpg"),
     "dtd: not UTF-8": ("dtd", "dtd/labels/val1.txt", b"\xff/x.jpg", "not UTF-8 at byte 0"),
     "pets: other line": ("oxford_pets", "oxford-iiit-pet/annotations/test.txt", "Abyssinian 1\n", "test.txt:1"),
@@ -594,9 +681,9 @@ def test_the_official_lists_of_cars(tmp_path) -> None:
         DatasetError, match=r"cars_test_annos_withlabels\.mat: no such file; .* has no classes"
     ):
         stanford_cars(release)
-    table = releases.cars_table([(f"{i:05d}.jpg", i % 196 + 1) for i in range(1, 8042)])
+    table = releases.cars_table([(f"{i:05d}.jpg", i) for i in range(1, 197)])
     savemat(tmp_path / "devkit/cars_test_annos_withlabels.mat", {"annotations": table})
     rows = stanford_cars(release)
-    assert counts(rows) == {"train": 8144, "validation": 0, "test": 8041}
+    assert counts(rows) == {"train": 8144, "validation": 0, "test": 196}
     assert len({row.label for row in rows if row.split == "train"}) == 196
     assert rows[0].label == "Audi TTS Coupe 2012"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.datasets import load_dataset
+from stages.datasets import load_dataset, wds_source
 from stages.errors import DatasetAbsentError, DatasetError
 from tests.stages.datasets.releases import jpeg
 
@@ -152,6 +152,11 @@ def wrong(tmp_path: Path, files: Files, said: str) -> None:
         ([("1.jpg", b"x"), ("1.json", b"{")], "its json cannot be read"),
         ([("1.jpg", b"x"), ("1.json", b'{"caption": "a cat"}')], "its json holds no number, name"),
         ([("1.jpg", b"x"), ("1.cls", b"\xff")], "its cls cannot be read"),
+        ([("1.jpg", b"x"), ("1.json", b"[" * 100_000)], "its json cannot be read"),
+        ([("1.jpg", b"x"), ("1.json", b'["a|b"]')], "a label is 'a|b'"),
+        ([("1.jpg", b"x"), ("1.cls", b"0"), ("1.cls", b"1")], "sample '1' has two labels of the kind cls"),
+        ([("a\nb.jpg", b"x")], r"'a\nb.jpg' is no name to be written down"),
+        ([("\udcff.jpg", b"x")], r"'\udcff.jpg' is no name to be written down"),
     ],
 )
 def test_samples_that_are_none(tmp_path, files, said) -> None:
@@ -165,6 +170,39 @@ def test_damaged_shards(shards) -> None:
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=r"set-train-000.tar: not a tar file that can be read"):
             load(shards)
+
+
+def test_an_image_that_claims_too_much_is_not_read(shards, monkeypatch) -> None:
+    """A few packed bytes may stand for any number; and a header may promise what is not there."""
+    monkeypatch.setattr(wds_source, "LARGEST_IMAGE", 1 << 20)
+    files = [("big.jpg", bytes(3 << 20)), ("big.cls", b"9")]
+    packed = shard(shards / "set-train-002.tar.gz", files, "w:gz")
+    assert packed.stat().st_size < 10_000
+    with pytest.raises(DatasetError, match=r"sample 'big': an image of 3 MB; 1 MB are the most"):
+        load(shards, "*.tar*")
+    member = tarfile.TarInfo("big.jpg")
+    member.size = 1 << 40
+    packed.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DatasetError, match=r"an image of 1048576 MB"):
+        load(shards, "*.tar*")
+
+
+def test_links_in_shards_lead_nowhere(shards) -> None:
+    link = tarfile.TarInfo("link.jpg")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    with tarfile.open(shards / "set-train-002.tar", "w") as archive:
+        archive.addfile(link)
+    assert "set-train-002/link" not in load(shards).splits["train"].ids
+
+
+def test_every_shard_that_is_named_must_be_there(shards) -> None:
+    with pytest.raises(
+        DatasetError, match=r"2 of 5 shards are not there: 'set-test-001.tar', 'set-train-002.tar'"
+    ):
+        load(shards, "set-{train-{000..002},test-{000..001},test-000}.tar")
+    assert len(load(shards, "set-{train-{000..001},test-000}.tar").splits["train"]) == 5
+    with pytest.raises(DatasetError, match="more than 100000 shards"):
+        load(shards, "set-{000000..999999999}.tar")
 
 
 def test_shards_must_name_their_split(tmp_path) -> None:
