@@ -13,10 +13,12 @@ from pipeline.errors import StudyError
 from pipeline.tables import (
     BackboneTable,
     DatasetTable,
+    ExecutionTable,
     ExtractTable,
     PinTable,
     ProbeTable,
     ReportTable,
+    SlurmTable,
     StudyTable,
     Table,
     TrainTable,
@@ -25,10 +27,12 @@ from pipeline.tables import (
 __all__ = [
     "BackboneTable",
     "DatasetTable",
+    "ExecutionTable",
     "ExtractTable",
     "PinTable",
     "ProbeTable",
     "ReportTable",
+    "SlurmTable",
     "Study",
     "StudyTable",
     "TrainTable",
@@ -62,6 +66,8 @@ class Study(Table):
     fine_tune: TrainTable | None = None
     from_scratch: TrainTable | None = None
     report: ReportTable = ReportTable()
+    execution: ExecutionTable = ExecutionTable()
+    slurm: SlurmTable = SlurmTable()
     pin: tuple[PinTable, ...] = ()
     folder: Path = Field(default=Path(), exclude=True, validation_alias=FOLDER)
     file: Path | None = Field(default=None, exclude=True, validation_alias=FILE)

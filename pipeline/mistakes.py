@@ -22,6 +22,8 @@ TABLES: Mapping[str, type[tables.Table]] = {
     "fine_tune": tables.TrainTable,
     "from_scratch": tables.TrainTable,
     "report": tables.ReportTable,
+    "execution": tables.ExecutionTable,
+    "slurm": tables.SlurmTable,
     "pin": tables.PinTable,
 }
 """The table behind each key of the study file."""
