@@ -119,6 +119,9 @@ def _run(
     *,
     only: str | None,
     jobs: int | None,
+    executor: str | None,
+    retries: int | None,
+    slurm: tuple[str, ...],
     rehash: bool,
     yes: bool,
     as_json: bool,
@@ -128,10 +131,12 @@ def _run(
     """Run stages and say what came out; the exit status tells whether all jobs are done."""
     from pipeline.ask import settled
     from pipeline.consent import Consent
+    from pipeline.execution import with_execution
     from pipeline.progress import Reporter
     from pipeline.run import run
     from pipeline.show import outcome_json, outcome_markdown, outcome_text
 
+    study = with_execution(study, executor=executor, retries=retries, slurm=slurm)
     reporter = Reporter(quiet=quiet or as_json)
     agree = Consent(stages, only=only, processes=jobs, reporter=reporter, yes=yes, quiet=quiet or as_json)
     job = functools.partial(run, stages=stages, only=only, workers=jobs, rehash=rehash, reporter=reporter)

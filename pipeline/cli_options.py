@@ -25,7 +25,25 @@ def run_options(command: F) -> F:
     for option in (
         click.option("--only", metavar="REGEX", help="Run only the jobs whose name matches."),
         click.option(
-            "--jobs", type=click.IntRange(min=1), help="Processes for probes (default: one a core)."
+            "--jobs",
+            type=click.IntRange(min=1),
+            help="Processes of this machine for probes (default: one a core).",
+        ),
+        click.option(
+            "--executor",
+            metavar="WHERE",
+            help="Where jobs run: local, dask:ADDRESS or slurm (study: [execution]).",
+        ),
+        click.option(
+            "--retries",
+            type=click.IntRange(min=0),
+            help="Of a job whose worker dies (default: the study's, 2).",
+        ),
+        click.option(
+            "--slurm",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="A key of the study's [slurm] table, such as partition=gpu or time=4:00:00; may be repeated.",
         ),
         click.option("--rehash", is_flag=True, help="Hash every image again; distrust what is remembered."),
         click.option("--yes", is_flag=True, help="Do not ask before work estimated at over an hour."),

@@ -13,10 +13,12 @@ from pipeline.errors import StudyError
 from pipeline.tables import (
     BackboneTable,
     DatasetTable,
+    ExecutionTable,
     ExtractTable,
     PinTable,
     ProbeTable,
     ReportTable,
+    SlurmTable,
     StudyTable,
     Table,
     TrainTable,
@@ -26,10 +28,12 @@ from pipeline.tables_experiments import ConvergenceTable, FewExamplesTable
 __all__ = [
     "BackboneTable",
     "DatasetTable",
+    "ExecutionTable",
     "ExtractTable",
     "PinTable",
     "ProbeTable",
     "ReportTable",
+    "SlurmTable",
     "Study",
     "StudyTable",
     "TrainTable",
@@ -65,6 +69,8 @@ class Study(Table):
     few_examples: FewExamplesTable | None = None
     convergence: ConvergenceTable | None = None
     report: ReportTable = ReportTable()
+    execution: ExecutionTable = ExecutionTable()
+    slurm: SlurmTable = SlurmTable()
     pin: tuple[PinTable, ...] = ()
     folder: Path = Field(default=Path(), exclude=True, validation_alias=FOLDER)
     file: Path | None = Field(default=None, exclude=True, validation_alias=FILE)

@@ -1,276 +1,316 @@
 """Jobs on a dask cluster: the same functions, the same ledger, in worker processes of other machines.
 
-A dask worker runs each job in a process of its own beside it, which lives on for the next job: a job that
-dies in native code costs no worker, several threads of a worker share no random state, and a job that is
-broken off can save what it has. A dask worker that dies is dask's to replace: its jobs go to the others.
+What runs on a worker stands in `pipeline.dask_worker`. A dask worker that dies is dask's to replace: its jobs go to
+the others. Only as many jobs are handed over at a time as keep the workers busy, since every one of them carries the
+rows of its data set.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
-import os
+import importlib.util
+import queue
 import threading
 import time
 import uuid
+import warnings
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.dask_worker import Assignment, lacking_on_worker, on_worker
 from pipeline.errors import SurroundingsError
-from pipeline.executors import DIED, PATIENCE_SECONDS, Outcome, thread_limits
-from pipeline.provenance import versions
+from pipeline.executors import DIED, PATIENCE_SECONDS, Outcome
+from pipeline.extraction_groups import free_bytes
+from pipeline.job_output import WorkerDiedError, tail
+from pipeline.remote import Terms
 
 if TYPE_CHECKING:
-    from concurrent.futures import ProcessPoolExecutor
-
-    from distributed import Client
+    from distributed import Client, Future
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 15.0
+CONNECT_SECONDS = 30.0
 ALONE_SECONDS = 120.0
 """How long a run waits for a first worker, or for another one where all are gone."""
-ATTEMPTS = 3
-"""Of a job whose process, or whose worker, dies."""
 _LOOK_SECONDS = 1.0
+"""Between two looks at the workers while no job ends."""
+_SUSPECT = object()
+_AHEAD = 4
+"""Jobs handed over for each that can run, so that no worker waits for the next one."""
 
-_one_at_a_time = threading.Lock()
-_processes: dict[int, ProcessPoolExecutor] = {}
-"""The process beside this worker, by the worker's own: a fork inherits neither."""
 
-
-def run_on_dask(
-    function: Callable[[T], Any],
-    jobs: Sequence[T],
-    address: str,
-    *,
-    paths: Sequence[Path] = (),
-    needs_gpu: Callable[[T], bool | None] = lambda _job: False,
-) -> Iterator[tuple[T, Outcome]]:
-    """Run the function on every job and yield each with its outcome, in order of completion.
+@contextlib.contextmanager
+def dask(address: str, *, retries: int) -> Iterator[Dask]:
+    """Connect to a scheduler, wait for a first worker, and give the connection back at the end.
 
     Parameters
     ----------
-    function : callable
-        Importable by name on every worker.
-    jobs : sequence
-        Picklable; files travel as paths, so every worker must see them where this machine does.
     address : str
         Of the scheduler: "tcp://host:8786".
-    paths : sequence of Path
-        What every worker must see; looked at before the first job.
-    needs_gpu : callable
-        Of a job: True, False, or None for "if there is one". Workers say that they have one by
-        ``dask worker --resources GPU=1``.
-
-    Yields
-    ------
-    job, outcome
-        An exception raised by the job is an outcome. Broken off, it asks the workers to save and waits.
+    retries : int
+        Of a job whose process dies. One whose dask worker dies is tried again by the scheduler, as often as its
+        own settings say (``distributed.scheduler.allowed-failures``).
 
     Raises
     ------
     SurroundingsError
-        The scheduler cannot be reached, no worker comes, or workers are not fit for the jobs.
+        The scheduler cannot be reached, or no worker comes.
     """
-    with _client(address) as client:
-        _await_workers(client, address)
-        _refuse_unfit(client, paths)
-        gpus = _have_gpus(client)
-        if not gpus and any(needs_gpu(job) for job in jobs):
-            raise SurroundingsError(
-                f"{address}: no worker has a GPU: start some with `dask worker {address} --resources GPU=1`"
-            )
-        stop = f"penultimate-stop-{uuid.uuid4().hex}"
-        futures = {}
-        for job in jobs:
-            resources = {"GPU": 1} if gpus and needs_gpu(job) is not False else None
-            task = functools.partial(on_worker, function, stop=stop)
-            futures[client.submit(task, job, pure=False, resources=resources)] = job
-        yield from _outcomes(client, address, futures, stop)
-
-
-def on_worker(function: Callable[[T], Any], job: T, stop: str) -> Outcome:
-    """Do one job on a dask worker, in the process beside it; a job whose process dies is tried again."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    from distributed import Event
-
-    stopped = Event(stop)
-    with _one_at_a_time:
-        for _ in range(ATTEMPTS):
-            if stopped.is_set():
-                return KeyboardInterrupt()
-            future = _process().submit(_guarded, function, job)
-            try:
-                outcome = _result(future, stopped)
-            except BrokenProcessPool:
-                _processes.pop(os.getpid()).shutdown(wait=False)
-                continue
-            if stopped.is_set():  # the process was asked to end, and begins no other job
-                _processes.pop(os.getpid()).shutdown(wait=False)
-            return outcome
-    return RuntimeError(f"{DIED} ({ATTEMPTS} times)")
-
-
-def _guarded(function: Callable[[T], Any], job: T) -> Outcome:
-    """Call in the process of its own, and hand an error back as a value."""
-    from pipeline.worker import work
-
-    try:
-        return work(function, job)
-    except (Exception, KeyboardInterrupt) as error:  # the run decides which errors end it
-        return error
-
-
-def _process() -> ProcessPoolExecutor:
-    """Return the process beside this worker, started where there is none."""
-    from joblib.externals.loky import ProcessPoolExecutor as Pool
-
-    from pipeline.worker import enter
-
-    here = os.getpid()
-    if here not in _processes:
-        threads = _threads_of_this_worker()
-        _processes[here] = Pool(
-            max_workers=1, env=thread_limits(threads), initializer=enter, initargs=(threads, here)
-        )
-    return _processes[here]
-
-
-def _threads_of_this_worker() -> int:
-    """Return how many cores a job may use: the worker's threads, for it runs one job at a time."""
-    from distributed import get_worker
-
-    return max(1, get_worker().state.nthreads)
-
-
-def _result(future: Any, stopped: Any) -> Outcome:
-    """Wait for a job; where the run is broken off, ask its process to end and wait for what it saves."""
-    from concurrent.futures import TimeoutError as NotYetError
-    from multiprocessing import active_children
-
-    asked = False
-    end = float("inf")
-    while True:
-        try:
-            return future.result(timeout=_LOOK_SECONDS)
-        except NotYetError:
-            if time.monotonic() > end:
-                return KeyboardInterrupt()
-        if not asked and stopped.is_set():
-            asked, end = True, time.monotonic() + PATIENCE_SECONDS
-            for process in active_children():
-                process.terminate()
-
-
-def _client(address: str) -> Client:
-    """Connect, or say in one line why not."""
-    try:
-        from distributed import Client
-    except ImportError as error:
+    if importlib.util.find_spec("distributed") is None:
         raise SurroundingsError(
             '--executor dask needs the package distributed: pip install "penultimate[dask]"'
-        ) from error
+        )
+    with _loop() as loop, _client(address, loop) as client:
+        try:
+            client.wait_for_workers(1, timeout=ALONE_SECONDS)
+        except TimeoutError as error:
+            raise SurroundingsError(
+                f"{address}: no worker came within {ALONE_SECONDS:.0f} s: start some with `dask worker {address}`"
+            ) from error
+        yield Dask(client, address, retries)
+
+
+@dataclass(frozen=True)
+class Dask:
+    """A connection to a cluster; see `pipeline.remote.Remote`."""
+
+    client: Client
+    address: str
+    retries: int = 2
+
+    def check(self, jobs: Sequence[Any], terms: Terms) -> None:
+        """Look at every worker before the first job: versions, paths, a GPU where one is needed."""
+        try:
+            found: Mapping[str, list[str]] = self.client.run(lacking_on_worker, terms.needs)
+        except Exception as error:
+            raise SurroundingsError(
+                f"a dask worker cannot run penultimate ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}): install the same version there"
+            ) from error
+        mistakes = [f"worker {worker}: {line}" for worker, lines in found.items() for line in lines]
+        if not self.has_gpus() and any(terms.wants_gpu(job) for job in jobs):
+            start = f"`dask worker {self.address} --resources GPU=1`"
+            mistakes.append(
+                f"{self.address}: no worker has a GPU: start some with {start}, or set device = 'auto'"
+            )
+        if mistakes:
+            raise SurroundingsError("\n".join(mistakes))
+
+    def run(
+        self, function: Callable[[T], Any], jobs: Sequence[T], terms: Terms
+    ) -> Iterator[tuple[T, Outcome]]:
+        """Run the function on every job and yield each with its outcome, in order of completion.
+
+        Raises
+        ------
+        SurroundingsError
+            The cluster is gone, or a worker that came later is not fit for the jobs.
+        """
+        stage = _Stage(self, function, terms)
+        todo, seen = deque(jobs), time.monotonic()
+        try:
+            while todo or stage.under_way or stage.suspects:
+                stage.hand_over(todo)
+                terms.tell(stage.summary())
+                ended = stage.next_ended()
+                if ended is not None or stage.workers():
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > ALONE_SECONDS:
+                    raise SurroundingsError(
+                        f"{self.address}: all workers are gone: start some, then run again to go on"
+                    )
+                if ended is not None:
+                    yield ended
+        except BaseException:
+            stage.break_off()
+            raise
+
+    def free_bytes(self, device: str) -> int:
+        """Ask a worker, in the process beside it, where a job would run."""
+        from pipeline.fitness import Needs
+        from pipeline.provenance import versions
+
+        terms = Terms(
+            Needs(uuid.uuid4().hex, versions()), wants_gpu=lambda _: None if device != "cpu" else False
+        )
+        ((_, outcome),) = self.run(free_bytes, [device], terms)
+        return outcome if isinstance(outcome, int) else 0
+
+    def workers(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what the scheduler knows of its workers, by address."""
+        found: Mapping[str, Mapping[str, Any]] = self.client.scheduler_info(n_workers=-1)["workers"]
+        return found
+
+    def has_gpus(self) -> bool:
+        """Whether any worker says that it has a GPU."""
+        return any(worker.get("resources", {}).get("GPU", 0) for worker in self.workers().values())
+
+
+class _Stage:
+    """The jobs of one call, those under way among them."""
+
+    def __init__(self, cluster: Dask, function: Callable[[Any], Any], terms: Terms) -> None:
+        self._cluster, self._function, self._terms = cluster, function, terms
+        self._stop = f"penultimate-stop-{uuid.uuid4().hex}"
+        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._gpus = cluster.has_gpus()
+        self._workers = cluster.workers()
+        self.under_way: dict[Future[Any], Any] = {}
+        self.suspects: list[Any] = []
+        """Jobs that were on workers when those died too often; each is tried once more, alone."""
+        self._alone: Any = None
+
+    def summary(self) -> str:
+        """Say how many jobs are under way."""
+        running = min(len(self.under_way), self._slots())
+        return f"{running} under way on {len(self._workers)} workers"
+
+    def hand_over(self, todo: deque[Any]) -> None:
+        """Submit as many jobs as keep the workers busy."""
+        places: Counter[str] = Counter()
+        for worker in self._workers.values():
+            places[worker["host"]] += worker["nthreads"]
+        if not todo and not self.under_way and self.suspects:
+            self._alone = self.suspects.pop(0)
+            self._submit(self._alone, places)
+        while todo and len(self.under_way) < _AHEAD * max(1, self._slots()):
+            self._submit(todo.popleft(), places)
+
+    def _submit(self, job: Any, places: Mapping[str, int]) -> None:
+        """Give a job to the cluster."""
+        assignment = Assignment(
+            needs=self._terms.needs,
+            stop=self._stop,
+            attempts=1 + self._cluster.retries,
+            slots=dict(places),
+            output=self._terms.output_of(job),
+        )
+        task = functools.partial(on_worker, self._function, assignment=assignment)
+        wants = self._gpus and self._terms.wants_gpu(job) is not False
+        resources = {"GPU": 1} if wants else None
+        future = self._cluster.client.submit(task, job, pure=False, resources=resources)
+        self.under_way[future] = job
+        future.add_done_callback(self._ended.put)
+
+    def next_ended(self) -> tuple[Any, Outcome] | None:
+        """Wait a while for a job to end and return it with its outcome; None where none did."""
+        try:
+            future = self._ended.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            return None
+        job = self.under_way.pop(future)
+        outcome = self._outcome(future, job)
+        if outcome is _SUSPECT:
+            self.suspects.append(job)
+            return None
+        if isinstance(outcome, KeyboardInterrupt | SurroundingsError):
+            raise outcome
+        return job, outcome
+
+    def workers(self) -> int:
+        """Look how many workers there are."""
+        try:
+            self._workers = self._cluster.workers()
+        except (OSError, TimeoutError) as error:
+            raise self._gone() from error
+        return len(self._workers)
+
+    def break_off(self) -> None:
+        """Take back what has not begun, ask the others to save, and wait for that."""
+        from distributed import Event
+
+        client = self._cluster.client
+        if not self.under_way or client.status != "running":
+            return
+        with contextlib.suppress(OSError, TimeoutError):
+            Event(self._stop, client=client).set()
+            begun = {key for keys in client.processing().values() for key in keys}
+            client.cancel([future for future in self.under_way if future.key not in begun])
+            end = time.monotonic() + PATIENCE_SECONDS
+            saving = [future for future in self.under_way if future.key in begun]
+            while time.monotonic() < end and not all(future.done() for future in saving):
+                time.sleep(0.2)
+
+    def _slots(self) -> int:
+        """Count the jobs that can run at a time."""
+        return sum(worker["nthreads"] for worker in self._workers.values())
+
+    def _outcome(self, future: Future[Any], job: Any) -> Outcome:
+        """Return what became of a job."""
+        if future.status in ("cancelled", "lost"):
+            raise self._gone()
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if type(error).__name__ == "KilledWorker":
+            if job is not self._alone:  # dask blames whatever a dead worker had, waiting or under way
+                return _SUSPECT
+            return WorkerDiedError(f"{DIED}: dask gave it up", tail(self._terms.output_of(job)))
+        return error
+
+    def _gone(self) -> SurroundingsError:
+        """Say that the scheduler does not know our jobs any more."""
+        return SurroundingsError(
+            f"{self._cluster.address}: the dask scheduler is gone: start it, then run again to go on"
+        )
+
+
+@contextlib.contextmanager
+def _loop() -> Iterator[Any]:
+    """Run an event loop in a thread of our own: distributed gives one 10 s to start and then asserts that it has."""
+    from tornado.ioloop import IOLoop
+
+    ready = threading.Event()
+    found: list[Any] = []
+
+    async def live() -> None:
+        stop = asyncio.Event()
+        found.extend((IOLoop.current(), stop))
+        ready.set()
+        await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(live()), name="dask loop", daemon=True)
+    thread.start()
+    while not ready.wait(_LOOK_SECONDS):
+        if not thread.is_alive():
+            raise SurroundingsError("the thread that talks to the dask scheduler did not start: run again")
+    loop, stop = found
     try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise SurroundingsError(
-            f"{address}: no dask scheduler answers ({type(error).__name__}): start one with `dask scheduler`, or "
-            "correct the address (tcp://host:8786)"
-        ) from error
+        yield loop
+    finally:
+        loop.add_callback(stop.set)
+        thread.join(timeout=CONNECT_SECONDS)
 
 
-def _await_workers(client: Client, address: str) -> None:
-    """Wait for the first worker."""
+@contextlib.contextmanager
+def _client(address: str, loop: Any) -> Iterator[Client]:
+    """Connect, or say in one line why not."""
+    from distributed import Client
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # versions that differ are told by `Dask.check`
+        try:
+            asyncio.run_coroutine_threadsafe(_reach(address), loop.asyncio_loop).result()
+            client = Client(address, loop=loop, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise SurroundingsError(
+                f"{address}: no dask scheduler answers ({type(error).__name__}): start one with `dask scheduler`, "
+                "or correct the address (tcp://host:8786)"
+            ) from error
+    with client:
+        yield client
+
+
+async def _reach(address: str) -> None:
+    """Connect and let go again: a client that fails in its constructor cannot be closed and complains later."""
+    from distributed import Client
+
+    client = Client(address, asynchronous=True, timeout=CONNECT_SECONDS, set_as_default=False)
     try:
-        client.wait_for_workers(1, timeout=ALONE_SECONDS)
-    except TimeoutError as error:
-        raise SurroundingsError(
-            f"{address}: no worker came within {ALONE_SECONDS:.0f} s: start some with `dask worker {address}`"
-        ) from error
-
-
-def _refuse_unfit(client: Client, paths: Sequence[Path]) -> None:
-    """Look at every worker before the first job: the same versions, and every path there."""
-    try:
-        found: Mapping[str, Any] = client.run(facts, [str(path) for path in paths])
-    except Exception as error:
-        raise SurroundingsError(
-            f"a dask worker cannot run penultimate ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
-            "install the same version there"
-        ) from error
-    mistakes = []
-    for worker, (theirs, lacking) in found.items():
-        ours = versions()
-        other = [
-            f"{name} {theirs.get(name, 'none')} there, {ours.get(name, 'none')} here"
-            for name in sorted({*ours, *theirs})
-            if theirs.get(name) != ours.get(name)
-        ]
-        if other:
-            mistakes.append(f"worker {worker}: other versions ({'; '.join(other)}): install the same there")
-        mistakes += [f"worker {worker}: does not see {path}: put it where both do" for path in lacking]
-    if mistakes:
-        raise SurroundingsError("\n".join(mistakes))
-
-
-def facts(paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the versions of a worker, and the paths that it does not see."""
-    return dict(versions()), [path for path in paths if not Path(path).exists()]
-
-
-def _have_gpus(client: Client) -> bool:
-    """Whether any worker says that it has a GPU."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return any(worker.get("resources", {}).get("GPU", 0) for worker in workers)
-
-
-def _outcomes(
-    client: Client, address: str, futures: Mapping[Any, T], stop: str
-) -> Iterator[tuple[T, Outcome]]:
-    """Yield what comes back; a job that killed its workers is a failed job."""
-    from distributed import Event
-
-    waiting = set(futures)
-    seen = time.monotonic()
-    try:
-        while waiting:
-            done = {future for future in waiting if future.done()}
-            for future in done:
-                outcome = _outcome(future)
-                if isinstance(outcome, KeyboardInterrupt):
-                    raise outcome
-                waiting.discard(future)
-                yield futures[future], outcome
-            if done or client.scheduler_info(n_workers=-1)["workers"]:
-                seen = time.monotonic()
-            elif time.monotonic() - seen > ALONE_SECONDS:
-                raise SurroundingsError(
-                    f"{address}: all workers are gone: start some, then run again to go on"
-                )
-            time.sleep(0.05 if done else 0.2)
-    except BaseException:
-        Event(stop, client=client).set()
-        _await_saving(client, waiting)
-        raise
-
-
-def _outcome(future: Any) -> Outcome:
-    """Return what became of a job."""
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if type(error).__name__ == "KilledWorker":
-        return RuntimeError(f"{DIED}: dask gave it up")
-    return error
-
-
-def _await_saving(client: Client, futures: set[Any]) -> None:
-    """Take back what has not begun, and wait for what is under way to save."""
-    running = {key for keys in client.processing().values() for key in keys}
-    begun = [future for future in futures if future.key in running]
-    client.cancel([future for future in futures if future.key not in running])
-    end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end and not all(future.done() for future in begun):
-        time.sleep(0.2)
+        await client
+    finally:
+        await client.close()

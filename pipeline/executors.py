@@ -13,8 +13,10 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.job_output import WorkerDiedError, tail
 from pipeline.worker import ENDING, enter, work
 
 if TYPE_CHECKING:
@@ -38,7 +40,14 @@ def worker_count(asked: int | None) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(function: Callable[[T], Any], jobs: Sequence[T], *, workers: int) -> Iterator[tuple[T, Outcome]]:
+def run_jobs(
+    function: Callable[[T], Any],
+    jobs: Sequence[T],
+    *,
+    workers: int,
+    retries: int = 1,
+    output_of: Callable[[T], Path | None] = lambda _job: None,
+) -> Iterator[tuple[T, Outcome]]:
     """Run the function on every job and yield each with its outcome, in order of completion.
 
     Parameters
@@ -49,6 +58,10 @@ def run_jobs(function: Callable[[T], Any], jobs: Sequence[T], *, workers: int) -
         Picklable.
     workers : int
         1 = in this process.
+    retries : int
+        Of a job whose worker dies: it is run alone, until it comes through or has died that often again.
+    output_of : callable
+        Where what a job prints is kept while it runs in a worker; None = nowhere.
 
     Yields
     ------
@@ -61,12 +74,14 @@ def run_jobs(function: Callable[[T], Any], jobs: Sequence[T], *, workers: int) -
         return
     pending = list(jobs)
     while pending:
-        unfinished = yield from _run_pool(function, pending, workers)
+        unfinished = yield from _run_pool(function, pending, workers, output_of)
         suspects = 2 * workers + 1  # the pool hands out that many jobs at once, in order
         for job in unfinished[:suspects]:
-            left = yield from _run_pool(function, [job], 1)
+            left = [job]
+            for _ in range(max(1, retries)):
+                left = yield from _run_pool(function, left, 1, output_of)
             if left:
-                yield job, RuntimeError(DIED)
+                yield job, WorkerDiedError(DIED, tail(output_of(job)))
         pending = unfinished[suspects:]
 
 
@@ -79,9 +94,11 @@ def _outcome(function: Callable[[T], Any], job: T) -> Outcome:
 
 
 def _run_pool(
-    function: Callable[[T], Any], jobs: list[T], workers: int
+    function: Callable[[T], Any], jobs: list[T], workers: int, output_of: Callable[[T], Path | None]
 ) -> Generator[tuple[T, Outcome], None, list[T]]:
     """Run jobs in a fresh pool; return those that a dying worker left unfinished."""
+    if not jobs:
+        return []
     from concurrent.futures import as_completed
     from concurrent.futures.process import BrokenProcessPool
 
@@ -97,7 +114,7 @@ def _run_pool(
     try:
         with _signals_blocked():
             for job in jobs:
-                futures[pool.submit(work, function, job)] = job
+                futures[pool.submit(work, function, job, output_of(job))] = job
         for future in as_completed(futures):
             error = future.exception()
             if isinstance(error, BrokenProcessPool):

@@ -7,7 +7,7 @@ network and stays by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,19 @@ def crews(backbones: Sequence[Backbone], memory: int) -> list[tuple[Backbone, ..
         else:
             found.append([backbone])
     return [tuple(crew) for crew in found]
+
+
+def each_job(outcomes: Iterable[tuple[Unit, Any]]) -> Iterator[tuple[Job, Any]]:
+    """Yield every job with its own outcome, those too that were extracted together."""
+    for unit, outcome in outcomes:
+        if isinstance(unit, ExtractionGroup):
+            each = [outcome] * len(unit.jobs) if isinstance(outcome, Exception) else outcome
+            # What was done is told first: a failure of the machine ends the run.
+            yield from sorted(
+                zip(unit.jobs, each, strict=True), key=lambda pair: isinstance(pair[1], Exception)
+            )
+        else:
+            yield unit, outcome
 
 
 def network_bytes(backbone: Backbone) -> int:

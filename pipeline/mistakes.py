@@ -25,6 +25,8 @@ TABLES: Mapping[str, type[tables.Table]] = {
     "few_examples": tables_experiments.FewExamplesTable,
     "convergence": tables_experiments.ConvergenceTable,
     "report": tables.ReportTable,
+    "execution": tables.ExecutionTable,
+    "slurm": tables.SlurmTable,
     "pin": tables.PinTable,
 }
 """The table behind each key of the study file."""

@@ -16,8 +16,9 @@ from types import MappingProxyType
 from cache import CacheReadError, CacheWriteError, KeyMissingError
 from pipeline.beforehand import check_choice, check_pins, check_writable, job_pattern
 from pipeline.config import Study
+from pipeline.elsewhere import elsewhere_of
 from pipeline.errors import StudyError, SurroundingsError
-from pipeline.jobs import STAGES, ExtractJob, Planned, Stage
+from pipeline.jobs import STAGES, ExtractJob, Job, Planned, Stage
 from pipeline.join import JoinOutcome, join, join_state
 from pipeline.place import Place
 from pipeline.plan import Plan, plan
@@ -71,7 +72,8 @@ def run(
     only : str, optional
         Regular expression searched in job names; other jobs are left alone.
     workers : int, optional
-        Processes for probes; default one a core. Forward passes and training use all cores by themselves.
+        Processes for probes; default one a core. Forward passes and training use all cores by themselves. Of the
+        executor "local" only: elsewhere the workers that are there count (`pipeline.remote`).
     root : Path, optional
         The cache's root; default $PENULTIMATE_CACHE, else ~/.cache/penultimate.
     rehash : bool
@@ -123,12 +125,21 @@ def run(
     if agree is not None:
         agree(current, True)
     books = Books()
-    perform = functools.partial(run_stage, books=books, place=place, workers=workers, reporter=reporter)
     if "extract" in asked and _lost(_extracted(current, pattern), root, reporter):
         current = replan()
-    for stage in asked:
-        if stage != "join":
-            current = _do(stage, current, asked, pattern, books, perform, replan)
+    with elsewhere_of(study, _ready(current, asked, pattern), place, reporter) as elsewhere:
+        perform = functools.partial(
+            run_stage,
+            books=books,
+            place=place,
+            workers=workers,
+            reporter=reporter,
+            retries=study.execution.retries,
+            elsewhere=elsewhere,
+        )
+        for stage in asked:
+            if stage != "join":
+                current = _do(stage, current, asked, pattern, books, perform, replan)
     joined = None
     if "join" in asked:
         state, why = join_state(current)
@@ -174,6 +185,12 @@ def _do(
             again = [p for p in current.to_run("extract") if pattern.search(p.name) and p.name not in failed]
             perform("extract", again)
             current = replan()
+
+
+def _ready(current: Plan, asked: Sequence[Stage], pattern: re.Pattern[str]) -> list[Job]:
+    """Return the jobs that can be run now; where there are none, none becomes ready later."""
+    ready = [p for stage in asked for p in current.to_run(stage) if pattern.search(p.name)]
+    return [p.job for p in ready if p.job is not None]
 
 
 def _extracted(current: Plan, pattern: re.Pattern[str]) -> dict[str, str]:

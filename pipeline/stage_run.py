@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cache import DamagedEntryError, KeyMissingError
+from pipeline.elsewhere import Elsewhere, output_file
 from pipeline.errors import SurroundingsError
 from pipeline.executors import Outcome, run_jobs, worker_count
-from pipeline.extraction_groups import ExtractionGroup, Unit, free_bytes, plan_units
+from pipeline.extraction_groups import ExtractionGroup, Unit, each_job, free_bytes, plan_units
 from pipeline.extraction_pass import extract_group
+from pipeline.job_output import WorkerDiedError
 from pipeline.jobs import ExtractJob, Job, Planned, ProbeJob, Stage, TrainJob
 from pipeline.kept_networks import keep_only
 from pipeline.ledger import file_stem
@@ -22,6 +24,7 @@ from pipeline.live import told
 from pipeline.place import Done, Place
 from pipeline.progress import Reporter
 from pipeline.work import perform, record_failure
+from pipeline.worker import threads_of_worker
 from stages.records import Progress
 
 SURROUNDINGS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EIO}
@@ -64,6 +67,8 @@ def run_stage(
     reporter: Reporter,
     remakable: frozenset[str] = frozenset(),
     siblings: Sequence[Planned] = (),
+    retries: int = 1,
+    elsewhere: Elsewhere | None = None,
 ) -> None:
     """Run jobs that are ready.
 
@@ -85,6 +90,10 @@ def run_stage(
     siblings : sequence of Planned
         Every job of the stage, done or not: they decide how many threads a training on the CPU has, so that
         a run that was interrupted computes to the bit what an uninterrupted one does.
+    retries : int
+        Of a job whose worker dies.
+    elsewhere : Elsewhere, optional
+        The executor of other machines; None = processes of this one.
 
     Raises
     ------
@@ -96,23 +105,27 @@ def run_stage(
             reporter.say(f"{planned.name}: {planned.why}")
     jobs = [planned.job for planned in todo if planned.job is not None]
     processes = _processes(jobs, workers)
-    jobs = [with_its_memory(job, min(processes, len(jobs))) for job in jobs]
-    here = processes == 1 or len(jobs) == 1
+    here = elsewhere is None and (processes == 1 or len(jobs) == 1)
+    if elsewhere is None:
+        jobs = [with_its_memory(job, min(processes, len(jobs))) for job in jobs]
     ended: set[str] = set()
     with reporter.bar(stage, "jobs") as progress:
 
-        def inside(part: int, total: int, note: str) -> None:
-            """Show how far the running job is: by its name and its own count."""
-            progress(len(ended), len(jobs), f"{note} {part}/{total}".strip())
+        def tell(note: str) -> None:
+            """Show how far what is under way is."""
+            progress(len(ended), len(jobs), note)
 
-        shares = _shares(siblings or todo, processes)
-        function = functools.partial(_perform, place=place, shares=shares, progress=inside if here else None)
-        progress(0, len(jobs), "")
-        heard = [] if here or reporter.quiet else jobs
-        with told(heard, place.output, ended, lambda line: progress(len(ended), len(jobs), line)):
-            for job, outcome in _outcomes(function, jobs, processes):
+        tell("")
+        if elsewhere is not None:
+            outcomes = elsewhere.outcomes(functools.partial(_perform, place=place), jobs, place, tell)
+        else:
+            shares = _shares(siblings or todo, processes)
+            outcomes = _here(jobs, place, shares, tell, processes=processes, retries=retries)
+        unheard = [] if here or elsewhere is not None or reporter.quiet else jobs
+        with told(unheard, place.output, ended, tell):
+            for job, outcome in _forgetting_networks(outcomes):
                 ended.add(job.name)
-                progress(len(ended), len(jobs), job.name)
+                tell(job.name)
                 _book(job, outcome, books, place, reporter, remakable)
 
 
@@ -141,20 +154,32 @@ def loss(error: BaseException) -> str:
     return "cached features are gone"
 
 
-def _outcomes(
-    function: Callable[[Unit], Any], jobs: Sequence[Job], processes: int
+def _here(
+    jobs: Sequence[Job],
+    place: Place,
+    shares: Mapping[bool, int],
+    tell: Callable[[str], None],
+    *,
+    processes: int,
+    retries: int,
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Run jobs, extractions that want the same pixels together; yield every job with its own outcome."""
+    """Run jobs in processes of this machine; one alone in this process, which can tell how far it is."""
+
+    def inside(part: int, total: int, note: str) -> None:
+        tell(f"{note} {part}/{total}".strip())
+
+    function = functools.partial(_perform, place=place, shares=shares)
+    if processes == 1 or len(jobs) == 1:
+        function = functools.partial(_perform, place=place, shares=shares, progress=inside)
+    units = plan_units(jobs, free_bytes)
+    output_of = functools.partial(output_file, place=place)
+    yield from each_job(run_jobs(function, units, workers=processes, retries=retries, output_of=output_of))
+
+
+def _forgetting_networks(outcomes: Iterator[tuple[Job, Outcome]]) -> Iterator[tuple[Job, Outcome]]:
+    """Give back what networks took, however the stage ends."""
     try:
-        for unit, outcome in run_jobs(function, plan_units(jobs, free_bytes), workers=processes):
-            if isinstance(unit, ExtractionGroup):
-                each = [outcome] * len(unit.jobs) if isinstance(outcome, Exception) else outcome
-                # What was done is told first: a failure of the machine ends the run.
-                yield from sorted(
-                    zip(unit.jobs, each, strict=True), key=lambda pair: isinstance(pair[1], Exception)
-                )
-            else:
-                yield unit, outcome
+        yield from outcomes
     finally:
         keep_only(())
 
@@ -209,8 +234,16 @@ def _shares(siblings: Sequence[Planned], processes: int) -> Mapping[bool, int]:
     return {final: max(1, cores // max(1, min(processes, jobs))) for final, jobs in together.items()}
 
 
-def _perform(unit: Unit, place: Place, shares: Mapping[bool, int], progress: Progress | None = None) -> Any:
-    """Do one job, or a group of them; one whose weights could not be had says so again, as its own failure."""
+def _perform(
+    unit: Unit,
+    place: Place,
+    shares: Mapping[bool, int] | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """Do one job, or a group of them; one whose weights could not be had says so again, as its own failure.
+
+    A training on the CPU uses its share of the cores; without shares, what the worker has.
+    """
     if isinstance(unit, ExtractionGroup):
         return extract_group(unit, place, progress)
     job = unit
@@ -219,7 +252,8 @@ def _perform(unit: Unit, place: Place, shares: Mapping[bool, int], progress: Pro
 
         fetch_weights(job.backbone)
     if isinstance(job, TrainJob) and _trains_on_cpu(job.recipe.device):
-        return perform(job, place, progress, threads=shares[bool(job.columns)])
+        threads = shares[bool(job.columns)] if shares else threads_of_worker()
+        return perform(job, place, progress, threads=threads)
     return perform(job, place, progress)
 
 
@@ -231,11 +265,19 @@ def _failure(job: Job, error: BaseException, place: Place) -> Failure:
     reason = one_line(error)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        log.write_text(_account(error), encoding="utf-8")
         record_failure(job, place, reason, log)
     except OSError as problem:
         raise SurroundingsError(f"{log}: a failure cannot be recorded ({problem})") from problem
     return Failure(job.name, reason, log)
+
+
+def _account(error: BaseException) -> str:
+    """Return the traceback of an error; of a worker that died, the last lines that its job printed."""
+    if isinstance(error, WorkerDiedError):
+        printed = error.tail or "nothing"
+        return f"{error}\nthe last lines that the job printed:\n{printed}\n"
+    return "".join(traceback.format_exception(error))
 
 
 def one_line(error: BaseException) -> str:

@@ -6,10 +6,11 @@ other.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from stages.records import ImageErrorPolicy, Interpolation, Metric, SplitName
 
@@ -25,6 +26,18 @@ class Table(BaseModel):
     """A table of the study file: unknown keys are refused, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+def _known_executor(value: str) -> str:
+    """Refuse what is no executor."""
+    if not re.fullmatch(r"local|slurm|dask:\S+", value):
+        raise ValueError(f"{value!r} is none of local, dask:ADDRESS (dask:tcp://HOST:8786), slurm")
+    return value
+
+
+def _as_text(value: object) -> object:
+    """Let a number of minutes stand for Slurm's text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class StudyTable(Table):
@@ -188,6 +201,60 @@ class TrainTable(Table):
                 f"crop_scale ends at {self.crop_scale[1]:g}; no crop keeps more than 1, the image"
             )
         return self
+
+
+class ExecutionTable(Table):
+    """``[execution]``: where jobs run."""
+
+    executor: Annotated[str, AfterValidator(_known_executor)] = "local"
+    retries: int = Field(default=2, ge=0)
+
+
+class SlurmTable(Table):
+    """``[slurm]``: what a job asks Slurm for."""
+
+    partition: str | None = None
+    time: Annotated[str, BeforeValidator(_as_text)] = "1:00:00"
+    cpus: Positive = 4
+    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?B?$")
+    side_by_side: Positive = 100
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    setup: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _readable(self) -> SlurmTable:
+        slurm_minutes(self.time)
+        return self
+
+    @property
+    def minutes(self) -> int:
+        """``time`` in minutes, rounded up."""
+        return slurm_minutes(self.time)
+
+
+def slurm_minutes(text: str) -> int:
+    """Read a time as Slurm does and round it up to minutes.
+
+    Examples
+    --------
+    >>> [slurm_minutes(text) for text in ("90", "1:30:00", "2-0", "0:10", "1-12:30")]
+    [90, 90, 2880, 1, 2190]
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not found:
+        raise ValueError(
+            f"time is {text!r}; write it as Slurm does: minutes, hours:minutes:seconds, days-hours"
+        )
+    days, first, second, third = (int(part) if part else 0 for part in found.groups())
+    if found[1] is not None or found[4] is not None:
+        seconds = days * 86400 + first * 3600 + second * 60 + third
+    else:
+        seconds = first * 60 + second
+    if not seconds:
+        raise ValueError("time is 0; a job needs some")
+    return -(-seconds // 60)
 
 
 class PinTable(Table):

@@ -11,11 +11,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import EXIT_INTERRUPTED
+from pipeline.job_output import kept_output
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ class _State:
     busy: bool = False
     asked: bool = False
     """To end."""
+    threads: int | None = None
+    """That its jobs may use; None = this process is no worker."""
 
 
 _state = _State()
@@ -43,6 +47,7 @@ def enter(threads: int, parent: int) -> None:
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(limits=threads)
+    _state.threads = threads
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -50,15 +55,34 @@ def enter(threads: int, parent: int) -> None:
     threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
 
 
-def work(function: Callable[[T], Any], job: T) -> Any:
-    """Call the function on a job; a worker that was asked to end raises KeyboardInterrupt instead."""
+def enter_alone(threads: int, ending: Collection[signal.Signals]) -> None:
+    """Become a worker that nobody of ours has started (Slurm has): these signals ask for an end."""
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(limits=threads)
+    _state.threads = threads
+    for number in ending:
+        signal.signal(number, _on_sigterm)
+
+
+def work(function: Callable[[T], Any], job: T, output: Path | None = None) -> Any:
+    """Call the function on a job; a worker that was asked to end raises KeyboardInterrupt instead.
+
+    What the job prints is kept in ``output`` while it runs.
+    """
     _state.busy = True
     try:
         if _state.asked:
             raise KeyboardInterrupt
-        return function(job)
+        with kept_output(output):
+            return function(job)
     finally:
         _state.busy = False
+
+
+def threads_of_worker() -> int | None:
+    """Return how many threads a job may use in this process; None where it is no worker."""
+    return _state.threads
 
 
 def _on_sigterm(_signal: int, _frame: object) -> None:

@@ -23,7 +23,13 @@ class Cluster:
     address: str
     folder: Path
     environment: dict[str, str]
+    scheduler: subprocess.Popen[bytes]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def end_scheduler(self) -> None:
+        """Kill the scheduler; that it is gone already is no matter."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.scheduler.pid, signal.SIGKILL)
 
     def add_worker(self, *options: str) -> subprocess.Popen[bytes]:
         """Start a worker of one thread; its nanny starts it again when it dies."""
@@ -36,16 +42,22 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path, *, workers: int, options: tuple[str, ...] = ()) -> Iterator[Cluster]:
-    """Run a scheduler and workers; everything ends with the block."""
+def dask_cluster(
+    folder: Path, *, workers: int, options: tuple[str, ...] = (), allowed_failures: int = 1
+) -> Iterator[Cluster]:
+    """Run a scheduler and workers; everything ends with the block.
+
+    ``allowed_failures`` is dask's, which is 3 by default: a worker's start takes seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     where = folder / "scheduler.json"
-    environment = {**os.environ, "DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
+    settings = {"WORKER__DAEMON": "False", "SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
+    environment = {**os.environ, **{f"DASK_DISTRIBUTED__{key}": value for key, value in settings.items()}}
     words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(where)]
     scheduler = _start("dask_scheduler", words, folder / "scheduler.log", environment)
     cluster = None
     try:
-        cluster = Cluster(_address(where, scheduler), folder, environment)
+        cluster = Cluster(_address(where, scheduler), folder, environment, scheduler)
         for _ in range(workers):
             cluster.add_worker(*options)
         yield cluster

@@ -14,8 +14,11 @@ import pytest
 
 pytest.importorskip("distributed", reason="the package distributed is not installed")
 
-from pipeline.dask_jobs import run_on_dask
+from pipeline.dask_jobs import dask
 from pipeline.errors import SurroundingsError
+from pipeline.fitness import needs_of_run
+from pipeline.job_output import WorkerDiedError
+from pipeline.remote import Terms
 from stages.errors import ProbeError
 from tests.pipeline.cluster import Cluster, dask_cluster
 
@@ -34,8 +37,16 @@ def refuse_three(n):
 
 def kill_three(n):
     if n == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
+        print("three says farewell", flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
     return n
+
+def kill_worker(n):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+def by_name(job):
+    return {"kill": kill_worker, "double": double}[job[0]](job[1])
 
 def slow(job):
     folder, n = job
@@ -74,6 +85,14 @@ def cluster(tasks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
         yield cluster
 
 
+def run_on_dask(function, jobs, address, *, retries=2, there=(), shared=(), **terms):
+    """Connect, look at the workers, run."""
+    with dask(address, retries=retries) as remote, needs_of_run(there, (), shared) as needs:
+        told = Terms(needs, **terms)
+        remote.check(jobs, told)
+        yield from remote.run(function, jobs, told)
+
+
 def test_every_job_comes_back_with_what_it_returned(tasks, cluster: Cluster) -> None:
     assert dict(run_on_dask(tasks.double, range(7), cluster.address)) == {n: 2 * n for n in range(7)}
     assert list(run_on_dask(tasks.double, [], cluster.address)) == []
@@ -86,12 +105,18 @@ def test_a_job_that_raises_is_an_outcome_and_the_others_finish(tasks, cluster: C
     assert outcomes == {n: n for n in (0, 1, 2, 4, 5)}
 
 
-def test_a_job_that_kills_its_process_every_time_is_alone_in_failing(tasks, cluster: Cluster) -> None:
-    outcomes = dict(run_on_dask(tasks.kill_three, range(6), cluster.address))
+def test_a_job_that_kills_its_process_every_time_is_alone_in_failing(
+    tasks, cluster: Cluster, tmp_path: Path
+) -> None:
+    output_of = lambda n: tmp_path / f"{n}.running"  # noqa: E731
+    outcomes = dict(run_on_dask(tasks.kill_three, range(6), cluster.address, output_of=output_of))
     error = outcomes.pop(3)
-    assert isinstance(error, RuntimeError)
-    assert "its worker died" in str(error)
+    assert isinstance(error, WorkerDiedError)
+    assert str(error).endswith("in native code (3 times)")
+    assert "three says farewell" in error.tail
+    assert "Fatal Python error: Segmentation fault" in error.tail
     assert outcomes == {n: n for n in (0, 1, 2, 4, 5)}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_that_is_killed_costs_no_job(tasks, cluster: Cluster, tmp_path: Path) -> None:
@@ -104,6 +129,16 @@ def test_a_worker_that_is_killed_costs_no_job(tasks, cluster: Cluster, tmp_path:
             os.kill(killed, signal.SIGKILL)  # the dask worker that had this job
     assert set(outcomes) == set(jobs)
     assert all(isinstance(outcome, int) for outcome in outcomes.values())
+
+
+def test_a_job_that_kills_its_worker_every_time_is_alone_in_failing(tasks, tmp_path: Path) -> None:
+    with dask_cluster(tmp_path / "own", workers=2, allowed_failures=0) as cluster:
+        jobs = [("kill", 0), *(("double", n) for n in range(4))]
+        outcomes = dict(run_on_dask(tasks.by_name, jobs, cluster.address))
+    error = outcomes.pop(("kill", 0))
+    assert isinstance(error, WorkerDiedError)
+    assert "dask gave it up" in str(error)
+    assert outcomes == {("double", n): 2 * n for n in range(4)}
 
 
 def test_broken_off_jobs_save_what_they_have(tasks, cluster: Cluster, tmp_path: Path) -> None:
@@ -125,12 +160,12 @@ def test_what_does_not_fit_is_told_before_the_first_job(
     tasks, cluster: Cluster, tmp_path: Path, monkeypatch
 ) -> None:
     with pytest.raises(SurroundingsError, match="no worker has a GPU: start some with"):
-        list(run_on_dask(tasks.double, [1], cluster.address, needs_gpu=lambda _: True))
+        list(run_on_dask(tasks.double, [1], cluster.address, wants_gpu=lambda _: True))
     gone = tmp_path / "gone"
     with pytest.raises(SurroundingsError, match=f"does not see {gone}") as caught:
-        list(run_on_dask(tasks.double, [1], cluster.address, paths=[tmp_path, gone]))
+        list(run_on_dask(tasks.double, [1], cluster.address, there=[tmp_path, gone]))
     assert len(str(caught.value).splitlines()) == 2
-    monkeypatch.setattr("pipeline.dask_jobs.versions", lambda: {"python": "2.7"})
+    monkeypatch.setattr("pipeline.fitness.versions", lambda: {"python": "2.7"})
     with pytest.raises(SurroundingsError, match=r"other versions \(.*python 3\.\d+\.\d+ there, 2\.7 here"):
         list(run_on_dask(tasks.double, [1], cluster.address))
 
@@ -143,7 +178,38 @@ def test_a_scheduler_that_does_not_answer_is_one_line(tasks, address: str, monke
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_folder_of_the_same_name_on_another_machine_is_another_folder(
+    tasks, cluster: Cluster, tmp_path: Path
+) -> None:
+    """Its token is not there: here it is taken away, as it would be missing on a disk of the worker's own."""
+    with dask(cluster.address, retries=0) as remote, needs_of_run((), (), [tmp_path]) as needs:
+        next(tmp_path.glob(".same-folder-*")).unlink()
+        with pytest.raises(
+            SurroundingsError, match=f"another folder under the name of {tmp_path}: put it on"
+        ):
+            remote.check([], Terms(needs))
+
+
+def test_a_worker_that_comes_later_is_looked_at_too(tasks, cluster: Cluster, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with (
+        dask(cluster.address, retries=0) as remote,
+        needs_of_run([gone], (), ()) as needs,
+        pytest.raises(SurroundingsError, match=f"^worker tcp://.*: does not see {gone}: put it where both"),
+    ):
+        list(remote.run(tasks.double, [1], Terms(needs)))
+
+
+def test_a_scheduler_that_goes_ends_the_run(tasks, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.dask_jobs.CONNECT_SECONDS", 5.0)
+    with dask_cluster(tmp_path / "own", workers=1) as cluster:
+        jobs = [(str(tmp_path), n) for n in range(6)]
+        with pytest.raises(SurroundingsError, match="the dask scheduler is gone: start it, then run again"):
+            for _ in run_on_dask(tasks.slow, jobs, cluster.address):
+                cluster.end_scheduler()
+
+
 def test_jobs_that_want_a_gpu_go_where_one_is(tasks, tmp_path: Path) -> None:
     with dask_cluster(tmp_path / "gpu", workers=1, options=("--resources", "GPU=1")) as cluster:
-        found = dict(run_on_dask(tasks.double, [1, 2], cluster.address, needs_gpu=lambda _: None))
+        found = dict(run_on_dask(tasks.double, [1, 2], cluster.address, wants_gpu=lambda _: None))
     assert found == {1: 2, 2: 4}
