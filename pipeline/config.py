@@ -21,7 +21,12 @@ from pipeline.tables import (
     Table,
     TrainTable,
 )
-from pipeline.tables_experiments import ConvergenceTable, FewExamplesTable
+from pipeline.tables_experiments import (
+    ConvergenceTable,
+    FewExamplesTable,
+    PretrainTable,
+    RegularisationTable,
+)
 
 __all__ = [
     "BackboneTable",
@@ -64,6 +69,8 @@ class Study(Table):
     from_scratch: TrainTable | None = None
     few_examples: FewExamplesTable | None = None
     convergence: ConvergenceTable | None = None
+    pretrain: PretrainTable | None = None
+    regularisation: RegularisationTable | None = None
     report: ReportTable = ReportTable()
     pin: tuple[PinTable, ...] = ()
     folder: Path = Field(default=Path(), exclude=True, validation_alias=FOLDER)

@@ -68,7 +68,7 @@ def _rankings(scores: Scores, table: TransferTable) -> list[Ranking]:
     """Judge every score on every data set by every regime; the probe and ImageNet top-1 are judged beside them."""
     found = []
     for target in [t for t in _TARGETS if t in table.regimes]:
-        odds = table.matrix(target)  # type: ignore[arg-type]
+        odds = table.matrix(target)
         for dataset in scores:
             wanted = {str(name): float(value) for name, value in odds[dataset].items()}
             known: dict[str, Mapping[str, float | None]] = {**scores[dataset], TOP1: table.imagenet_top1}
@@ -90,7 +90,7 @@ def _sentences(rankings: Sequence[Ranking]) -> list[str]:
         for ranking in rankings:
             if ranking.target == target and ranking.regret is not None:
                 own[ranking.score].append(ranking)
-        means = sorted((float(np.mean([r.regret for r in found])), name) for name, found in own.items())  # type: ignore[misc]
+        means = sorted((float(np.mean([r.regret for r in found])), name) for name, found in own.items())
         told = [f"{name} {mean:.3f}{_tau(own[name])}" for mean, name in means]
         if told:
             lines.append(f"choosing a backbone for {words}, mean regret in log odds: {', '.join(told)}")

@@ -24,6 +24,9 @@ TABLES: Mapping[str, type[tables.Table]] = {
     "from_scratch": tables.TrainTable,
     "few_examples": tables_experiments.FewExamplesTable,
     "convergence": tables_experiments.ConvergenceTable,
+    "pretrain": tables_experiments.PretrainTable,
+    "setting": tables_experiments.SettingTable,
+    "regularisation": tables_experiments.RegularisationTable,
     "report": tables.ReportTable,
     "pin": tables.PinTable,
 }
