@@ -199,8 +199,9 @@ def _add_commands() -> None:
     from pipeline.cli_keep import gc, remove, restore, verify
     from pipeline.cli_pins import pin
     from pipeline.cli_plan import plan, status
+    from pipeline.cli_pretrain import pretrain, studies
 
-    for command in (status, plan, datasets, predict, bench, cache, analyse):
+    for command in (status, plan, datasets, predict, bench, cache, analyse, pretrain, studies):
         cli.add_command(command)
     for command in (verify, gc, pin, remove, restore):
         cache.add_command(command)

@@ -23,7 +23,12 @@ from pipeline.tables import (
     Table,
     TrainTable,
 )
-from pipeline.tables_experiments import ConvergenceTable, FewExamplesTable
+from pipeline.tables_experiments import (
+    ConvergenceTable,
+    FewExamplesTable,
+    PretrainTable,
+    RegularisationTable,
+)
 
 __all__ = [
     "BackboneTable",
@@ -68,6 +73,8 @@ class Study(Table):
     from_scratch: TrainTable | None = None
     few_examples: FewExamplesTable | None = None
     convergence: ConvergenceTable | None = None
+    pretrain: PretrainTable | None = None
+    regularisation: RegularisationTable | None = None
     report: ReportTable = ReportTable()
     execution: ExecutionTable = ExecutionTable()
     slurm: SlurmTable = SlurmTable()

@@ -17,6 +17,7 @@ from stages.records import (
     Metric,
     Regime,
     SelectionRow,
+    SourceSwitches,
     Split,
     SplitName,
     TrainRecipe,
@@ -129,6 +130,8 @@ class TrainJob:
     keep_weights: bool = False
     jobs_per_device: int = 1
     """How many trainings share one GPU."""
+    switches: SourceSwitches | None = None
+    """Of training on a source task; None = a study's own training."""
 
     @property
     def stage(self) -> Stage:
@@ -140,7 +143,7 @@ class TrainJob:
 class Part:
     """What a job is for beside the study's own scores: one point of one of the other experiments."""
 
-    experiment: Literal["few_examples", "convergence"]
+    experiment: Literal["few_examples", "convergence", "pretrain"]
     per_class: int | None = None
     """Training images of every class."""
     repeat: int | None = None

@@ -220,7 +220,9 @@ def _made_from(plan: Plan, rows: Rows) -> str:
 def _other_experiments(plan: Plan) -> dict[str, Any]:
     """Return what the files of the other experiments depend on; nothing where there are none."""
     parts = [row.score for row in _part_rows(plan, {})]
+    order = plan.study.regularisation
     found = {
+        "settings": None if order is None else order.model_dump(),
         "parts": [[score.job, score.status, score.source] for score in parts],
         "read_outs": sorted(record.path.name for record in read_out_records(plan).values()),
         "analysis": kept_digest(plan.study.output),

@@ -9,6 +9,7 @@ from pipeline.findings import NOTHING, Findings, PartRow
 from pipeline.join_convergence import convergence_findings
 from pipeline.join_few_examples import few_examples_findings
 from pipeline.join_read_outs import read_out_findings
+from pipeline.join_regularisation import regularisation_findings
 from pipeline.plan import Plan
 
 if TYPE_CHECKING:
@@ -35,4 +36,6 @@ def experiment_findings(rows: Sequence[PartRow], plan: Plan, table: TransferTabl
     if study.convergence is not None:
         lengths = [row for row in rows if row.part.experiment == "convergence"]
         found |= convergence_findings(lengths, study, draw=draw)
+    if study.regularisation is not None:
+        found |= regularisation_findings(study.regularisation, table, draw=draw)
     return found | read_out_findings(plan, table, draw=draw)

@@ -165,7 +165,7 @@ def find_duplicates(
         similarity=SAME_PICTURE if looks else None,
         duplicates=chosen.found if not looks else len(chosen),
         images=(len(set(chosen.first.tolist())), len(set(chosen.second.tolist()))),
-        probe=None if inside else _without(tables, name, second, chosen),
+        probe=None if inside else _without(tables, name, second, chosen, other.ids),
         files=(),
     )
     stem = f"duplicates_{_safe(str(first))}_{_safe(str(second))}"
@@ -182,8 +182,10 @@ def _paths(places: Any, ids: tuple[str, ...]) -> Callable[[int], Path]:
     return lambda row: places.get(ids[row], Path(ids[row]))
 
 
-def _without(tables: CachedTables, backbone: str, side: Side, pairs: Pairs) -> WithoutDuplicates | None:
-    """Score the probe's predictions on the test images without a twin."""
+def _without(
+    tables: CachedTables, backbone: str, side: Side, pairs: Pairs, ids: tuple[str, ...]
+) -> WithoutDuplicates | None:
+    """Score the probe's predictions on the test images without a twin; None where they are of other images."""
     record = Ledger(tables.study.output).history().finished.get(f"probe/{backbone}/{side.dataset}")
     if side.split != "test" or record is None:
         return None
@@ -191,7 +193,7 @@ def _without(tables: CachedTables, backbone: str, side: Side, pairs: Pairs) -> W
     scores = arrays.get("test_logits", arrays["test_scores"])
     labels, metric = arrays["labels"], record.columns["metric"]
     kept = rows_without(len(labels), pairs.second)
-    if len(arrays["ids"]) != pairs.rows[1] or not len(kept):
+    if tuple(arrays["ids"].tolist()) != ids or not len(kept):
         return None
     return WithoutDuplicates(
         value=evaluate(metric, labels, scores),

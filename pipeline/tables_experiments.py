@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.tables import Fraction, Positive, Table
+from pipeline.tables import ONE_LINE, Fraction, FromZero, Positive, Table
 
 
 def _one_or_many(value: object) -> object:
@@ -40,6 +40,74 @@ class FewExamplesTable(Table):
         _refuse_twice("per_class", self.per_class)
         if self.per_class is not None and self.largest is not None and max(self.per_class) > self.largest:
             raise ValueError(f"per_class goes up to {max(self.per_class)}, beyond largest = {self.largest}")
+        return self
+
+
+class SettingTable(Table):
+    """``[[pretrain.setting]]``: one way to train on the source task."""
+
+    variant: str = Field(min_length=1, pattern=ONE_LINE)
+    batch_norm_scale: bool = True
+    label_smoothing: FromZero = 0.0
+    dropout: FromZero = 0.0
+    auxiliary_head: bool = False
+
+
+PAPER_SETTINGS = (
+    SettingTable(
+        variant="without-scale", batch_norm_scale=False, label_smoothing=0.1, dropout=0.2, auxiliary_head=True
+    ),
+    SettingTable(variant="with-scale", label_smoothing=0.1, dropout=0.2, auxiliary_head=True),
+    SettingTable(variant="no-smoothing", dropout=0.2, auxiliary_head=True),
+    SettingTable(variant="no-dropout", auxiliary_head=True),
+    SettingTable(variant="no-auxiliary"),
+)
+"""The five of the paper in its order (protocol, "Regularisation"); how much smoothing and dropout is TF-Slim's."""
+
+
+class PretrainTable(Table):
+    """``[pretrain]``: training on a source task under several settings, for `penultimate pretrain`."""
+
+    source: str = Field(min_length=1)
+    setting: tuple[SettingTable, ...] = PAPER_SETTINGS
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (0,)
+    steps: Positive = 1000
+    batch_size: Positive = 64
+    micro_batch_size: Positive | None = None
+    learning_rate: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    auxiliary_weight: float = Field(default=0.4, ge=0)
+    image_size: Positive | None = None
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    num_workers: int = Field(default=0, ge=0)
+    image_memory: int = Field(default=2 << 30, ge=0)
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    jobs_per_device: Positive = 1
+
+    @model_validator(mode="after")
+    def _sensible(self) -> PretrainTable:
+        if not self.setting:
+            raise ValueError("setting is empty; leave it out for the paper's five")
+        _refuse_twice("setting", tuple(setting.variant for setting in self.setting))
+        _refuse_twice("seeds", self.seeds)
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"crop_scale must be two numbers, 0 < low <= high <= 1; found [{low:g}, {high:g}]"
+            )
+        return self
+
+
+class RegularisationTable(Table):
+    """``[regularisation]``: backbones of one name under several training settings, compared in order."""
+
+    variants: Annotated[tuple[str, ...], Field(min_length=2)] = tuple(s.variant for s in PAPER_SETTINGS)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> RegularisationTable:
+        _refuse_twice("variants", self.variants)
         return self
 
 

@@ -42,6 +42,8 @@ def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int 
     from stages.train import fine_tune, train_from_scratch
 
     run = fine_tune if job.regime == "fine_tune" else train_from_scratch
+    if job.switches is not None:
+        run = functools.partial(train_from_scratch, switches=job.switches)
     result = run(
         job.backbone,
         job.dataset,

@@ -321,6 +321,21 @@ class TrainRecipe:
     """Write the curve as TensorBoard's events too, beside ``curve.jsonl``."""
 
 
+@dataclass(frozen=True)
+class SourceSwitches:
+    """What training on a source task may do beside its recipe (protocol, "Other experiments", Regularisation)."""
+
+    batch_norm_scale: bool = True
+    """Whether batch norms have a trained scale; without, it is fixed at 1."""
+    auxiliary_head: bool = False
+    """Whether auxiliary classifiers inside the network add to the loss."""
+    auxiliary_weight: float = 0.4
+    """Of the loss of each of them (TF-Slim's default, grade L; 0.3 in Szegedy et al. 2015)."""
+
+
+NO_SWITCHES = SourceSwitches()
+"""As every network is trained that is no source's."""
+
 WITHOUT_EFFECT = ("compile", "device", "num_workers", "image_memory", "validation_curve", "tensorboard")
 """Fields of a `TrainRecipe` that change how a result is come by, and not the result."""
 

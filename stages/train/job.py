@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from stages.backbones import lookup
 from stages.errors import BackboneError, DatasetError, InputError
-from stages.records import WITHOUT_EFFECT, Backbone, Dataset, Preprocessing, Regime, SplitName, TrainRecipe
+from stages.records import (
+    NO_SWITCHES,
+    WITHOUT_EFFECT,
+    Backbone,
+    Dataset,
+    Preprocessing,
+    Regime,
+    SourceSwitches,
+    SplitName,
+    TrainRecipe,
+)
 from stages.vision.devices import PRECISIONS
 
 _CROPS = ("whole", "central_87.5", "simclr")
@@ -33,6 +43,8 @@ class TrainJob:
     seed: int
     fit_on: tuple[SplitName, ...]
     score_on: SplitName
+    switches: SourceSwitches = NO_SWITCHES
+    """Of training on a source task."""
 
     def __post_init__(self) -> None:
         recipe = self.recipe
@@ -63,6 +75,8 @@ class TrainJob:
         _require(
             0 < recipe.crop_ratio[0] <= recipe.crop_ratio[1], "crop_ratio", recipe.crop_ratio, "no range"
         )
+        weight = self.switches.auxiliary_weight
+        _require(weight >= 0, "auxiliary_weight", weight, "must not be negative")
         _require(recipe.precision in PRECISIONS, "precision", recipe.precision, "is unknown")
         _require(recipe.evaluation_crop in _CROPS, "evaluation_crop", recipe.evaluation_crop, "is unknown")
         self._check_splits()
@@ -122,6 +136,8 @@ class TrainJob:
             "classes": [self.dataset.class_names, self.dataset.multi_label],
             "data": data.hexdigest(),
         }
+        if self.switches != NO_SWITCHES:  # others keep the fingerprint that their checkpoints have
+            facts["switches"] = asdict(self.switches)
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.errors import BackboneError
-from stages.records import Backbone, TrainRecipe, Weights
+from stages.records import NO_SWITCHES, Backbone, SourceSwitches, TrainRecipe, Weights
 from stages.train.optimiser import switch_off_dropout
+from stages.train.source import AuxiliaryHeads, apply_switches
 from stages.vision.networks import build_network, seeded
 from stages.vision.weight_files import locate_weights
 
@@ -46,6 +47,17 @@ class Classifier(nn.Module):
         self.classifier = nn.Linear(dimension, n_classes)
         nn.init.normal_(self.classifier.weight, std=std)
         nn.init.zeros_(self.classifier.bias)
+        self.auxiliary: AuxiliaryHeads | None = None
+        """Of source-task training; they read the body's last pass."""
+        self.auxiliary_weight = 0.0
+
+    def loss(self, logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+        """Return the loss of a pass that was just made: the classifier's, and the auxiliary heads' by weight."""
+        loss = loss_of(logits, labels, label_smoothing)
+        if self.auxiliary is not None:
+            for other in self.auxiliary.logits():
+                loss = loss + self.auxiliary_weight * loss_of(other, labels, label_smoothing)
+        return loss
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (n, K) for normalised images (n, 3, s, s)."""
@@ -61,8 +73,11 @@ def build_classifier(
     image_size: int,
     from_scratch: bool,
     recipe: TrainRecipe,
+    switches: SourceSwitches = NO_SWITCHES,
 ) -> Classifier:
     """Build the network of a job; ``seed`` draws the classifier, and from scratch everything.
+
+    Auxiliary heads are drawn last: the rest of the network is the same with and without them.
 
     Raises
     ------
@@ -77,7 +92,12 @@ def build_classifier(
     switch_off_dropout(body)
     dimension = backbone.dimension or _dimension(body, image_size)
     with seeded(seed):
-        return Classifier(body, dimension, n_classes, std=recipe.classifier_std, dropout=recipe.dropout)
+        network = Classifier(body, dimension, n_classes, std=recipe.classifier_std, dropout=recipe.dropout)
+        if switches.auxiliary_head:
+            heads = AuxiliaryHeads(body, backbone.name, n_classes, size=image_size, dropout=recipe.dropout)
+            network.auxiliary, network.auxiliary_weight = heads, switches.auxiliary_weight
+    apply_switches(network, switches)
+    return network
 
 
 def _forget(backbone: Backbone, seed: int) -> Backbone:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.records import Backbone, Dataset, Progress, SplitName, TrainRecipe, TrainResult
+from stages.records import (
+    NO_SWITCHES,
+    Backbone,
+    Dataset,
+    Progress,
+    SourceSwitches,
+    SplitName,
+    TrainRecipe,
+    TrainResult,
+)
 from stages.train.job import TrainJob
 from stages.train.run import run_job
 
@@ -128,12 +137,14 @@ def train_from_scratch(
     keep_weights: bool = False,
     keep_checkpoint: bool = False,
     threads: int | None = None,
+    switches: SourceSwitches = NO_SWITCHES,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a backbone from random initialisation (protocol, "From scratch").
 
     The backbone's own weights are not read; ``seed`` draws the initialisation too. Otherwise as
-    :func:`fine_tune`, with the same parameters, result and errors.
+    :func:`fine_tune`, with the same parameters, result and errors. ``switches`` are those of training on a source
+    task: batch-norm scale and auxiliary heads, which are no part of the weights that are kept.
 
     Examples
     --------
@@ -144,7 +155,16 @@ def train_from_scratch(
     ...     return train_from_scratch(backbone, dataset, recipe, learning_rate=0.1, weight_decay=1e-3)
     """
     job = TrainJob(
-        "from_scratch", backbone, dataset, recipe, learning_rate, weight_decay, seed, tuple(fit_on), score_on
+        "from_scratch",
+        backbone,
+        dataset,
+        recipe,
+        learning_rate,
+        weight_decay,
+        seed,
+        tuple(fit_on),
+        score_on,
+        switches,
     )
     return run_job(
         job,

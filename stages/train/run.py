@@ -91,6 +91,7 @@ def build_stepper(job: TrainJob, device: torch.device) -> Stepper:
         image_size=job.preprocessing.size,
         from_scratch=job.regime == "from_scratch",
         recipe=job.recipe,
+        switches=job.switches,
     ).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = build_optimiser(
         network,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.records import Preprocessing, TrainRecipe
-from stages.train.model import loss_of
+from stages.train.model import Classifier, loss_of
 from stages.train.optimiser import batch_norm_momentum, set_batch_norm_momentum
 from stages.vision.devices import numeric_precision
 from stages.vision.transforms import normalise
@@ -115,9 +115,10 @@ class Stepper:
             pixels = some_images.to(self.device, non_blocking=True)
             with numeric_precision(self._recipe.precision, self.device):
                 logits = self._forward(normalise(pixels, self._preprocessing))
-                loss = loss_of(
-                    logits, some_labels.to(self.device, non_blocking=True), self._recipe.label_smoothing
-                )
+                wanted = some_labels.to(self.device, non_blocking=True)
+                # A network of one's own in a test has no loss of its own.
+                loss_of_pass = self.network.loss if isinstance(self.network, Classifier) else loss_of
+                loss = loss_of_pass(logits, wanted, self._recipe.label_smoothing)
             loss = loss * (len(some_images) / len(images))
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()

@@ -92,6 +92,8 @@ def _toml(value: Any) -> str:
     """Write one value; JSON's texts, numbers, booleans and lists are TOML's."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 

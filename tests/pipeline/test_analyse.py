@@ -30,7 +30,7 @@ def doubled(workshop, penultimate) -> Study:
     shutil.copy(folder / "train" / "green" / "0.ppm", folder / "test" / "green" / "0.ppm")
     study = workshop.load()
     assert workshop.publish(study) == 2
-    assert penultimate("probe", workshop.folder / "study.toml", "--quiet").status == 0
+    assert penultimate("probe", workshop.folder / "study.toml", "--quiet", "--jobs", 1).status == 0
     return study
 
 
@@ -123,7 +123,7 @@ def test_read_outs_are_computed_once_and_joined(workshop, penultimate) -> None:
     study = workshop.load({"backbone": nets})
     workshop.publish(study)
     file = workshop.folder / "study.toml"
-    assert penultimate("probe", file, "--quiet").status == 0
+    assert penultimate("probe", file, "--quiet", "--jobs", 1).status == 0
     first = json.loads(penultimate("analyse", "read-outs", file, "--json").out)
     assert [row["backbone"] for row in first] == ["test_resnet.r160_in1k@a", "test_resnet.r160_in1k@b"]
     assert {"k_nearest_neighbours", "nearest_class_mean", "ridge", "logme", "shrinkage_h_score"} <= set(

@@ -229,7 +229,7 @@ def shown(value: Any) -> Any:
     """A default as TOML gives it back."""
     if isinstance(value, BaseModel):
         return value.model_dump()
-    return list(value) if isinstance(value, tuple) else value
+    return [shown(item) for item in value] if isinstance(value, tuple) else value
 
 
 @pytest.mark.parametrize(("name", "model"), list(tables()), ids=lambda v: v if isinstance(v, str) else "")
@@ -257,7 +257,8 @@ def test_the_reference_shows_no_key_that_is_unknown() -> None:
 
 def test_the_reference_loads_and_is_all_defaults(tmp_path: Path) -> None:
     study = load_study(REFERENCE)
-    plain = load_study(write(tmp_path, GOOD + "[fine_tune]\n[from_scratch]\n[few_examples]\n[convergence]\n"))
+    empty = "[fine_tune]\n[from_scratch]\n[few_examples]\n[convergence]\n[regularisation]\n"
+    plain = load_study(write(tmp_path, GOOD + empty + '[pretrain]\nsource = "digits"\n'))
     for name, _ in tables():
         if name != "study":
             assert getattr(study, name) == getattr(plain, name), name

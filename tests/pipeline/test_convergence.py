@@ -55,7 +55,7 @@ def test_a_study_is_run_joined_and_then_done(workshop) -> None:
     study = workshop.load(
         {"convergence": LENGTHS, "from_scratch": {**TRAINING, "steps": 1}, "probe": {"enabled": False}}
     )
-    outcome = run(study, stages=("scratch", "join"))
+    outcome = run(study, stages=("scratch", "join"), workers=1)
     assert not outcome.failed
     with (study.output / "convergence.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -69,7 +69,7 @@ def test_a_study_is_run_joined_and_then_done(workshop) -> None:
     )
     scores = (study.output / "scores.csv").read_text(encoding="utf-8")
     assert "length=" not in scores
-    assert run(study, stages=("scratch", "join")).nothing_to_do
+    assert run(study, stages=("scratch", "join"), workers=1).nothing_to_do
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def entries() -> dict[str, int]:
 
 def test_a_study_runs_once_and_extracts_nothing(few: Study) -> None:
     before = entries()
-    outcome = run(few, stages=("probe", "join"))
+    outcome = run(few, stages=("probe", "join"), workers=1)
     assert sorted(name for name in outcome.done if "few=" in name) == [
         f"probe/test_resnet.r160_in1k/colours,few={n},subset={r}" for n in (1, 2) for r in (0, 1)
     ]
@@ -56,7 +56,7 @@ def test_a_study_runs_once_and_extracts_nothing(few: Study) -> None:
     assert (few.output / "figures" / "few_examples.png").stat().st_size > 1000
     assert "Few examples" in (few.output / "report.html").read_text(encoding="utf-8")
     assert ",few=" not in (few.output / "scores.csv").read_text(encoding="utf-8")
-    assert run(few, stages=("probe", "join")).nothing_to_do
+    assert run(few, stages=("probe", "join"), workers=1).nothing_to_do
 
 
 def test_probes_and_trainings_see_the_same_rows(workshop, cached: Study) -> None:
@@ -102,7 +102,7 @@ def test_without_images_the_same_subsets_are_drawn(workshop, few: Study) -> None
 
 
 def test_another_seed_makes_results_stale(workshop, few: Study) -> None:
-    run(few, stages=("probe",))
+    run(few, stages=("probe",), workers=1)
     again = parts(plan(workshop.load({"few_examples": {**FEW, "seed": 5}}), stages=("probe",)))
     assert "stale" in {p.state for p in again}
     assert all(p.why.startswith("changed since: rows.") for p in again if p.state == "stale")
@@ -161,7 +161,7 @@ def test_crossings_are_those_of_the_curves(workshop, few: Study) -> None:
 
 
 def test_a_record_says_how_many_rows_were_used(few: Study) -> None:
-    run(few, stages=("probe",), only="few=2,subset=0")
+    run(few, stages=("probe",), workers=1, only="few=2,subset=0")
     record = next(r for r in Ledger(few.output).records() if "few=2" in r.job)
     assert record.result["rows"] == {"train": 4, "validation": 4}
     assert record.result["selection_method"].startswith("validation")
