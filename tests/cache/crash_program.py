@@ -6,6 +6,7 @@ Arguments: ROOT ROWS PAUSE [BACKBONE]. Ends with 0 and the file's SHA-256, or wi
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 
@@ -40,6 +41,7 @@ def main() -> int:
     except CacheError as error:
         sys.stdout.write(f"{error}\n")
         return 3
+    os.environ.pop("FAULT_ROOT", None)  # from here on it is the test that reads
     sys.stdout.write(hashlib.sha256(entry.path.read_bytes()).hexdigest() + "\n")
     return 0
 
