@@ -97,7 +97,7 @@ def pair_tests(
             with reporter.bar(f"comparing backbones on {dataset}", "pairs") as progress:
                 before[key] = [asdict(t) for t in test_pairs(predictions, metrics, progress=progress)]
         now[key] = before[key]
-    write_file(output / MEMORY, json.dumps(now).encode())
+    write_file(output / MEMORY, json.dumps({"digest": sha256_of(now), "tests": now}).encode())
     return [PairTest(**fields) for tests in now.values() for fields in tests], lost
 
 
@@ -131,16 +131,14 @@ def _predictions(score: Score, record: Record) -> Predictions:
 
 
 def _recall(output: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read the remembered tests; a file that cannot be read, or is not ours, is as good as none."""
-    from stages.report.pairwise import PairTest
-
+    """Read the remembered tests; a file that cannot be read, or was edited, is as good as none."""
     try:
         remembered = json.loads((output / MEMORY).read_text(encoding="utf-8"))
-        for tests in remembered.values():
-            [PairTest(**fields) for fields in tests]
-    except (OSError, ValueError, TypeError, AttributeError):
+        if remembered["digest"] != sha256_of(remembered["tests"]):
+            return {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return {}
-    return dict(remembered)
+    return dict(remembered["tests"])
 
 
 def probe_paths(rows: Rows) -> list[ProbePath]:

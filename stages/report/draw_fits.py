@@ -119,14 +119,15 @@ def running_mean(values: Sequence[float]) -> list[float]:
 
 
 def _logarithmic(ax: Axes, which: str) -> None:
-    """Make an axis logarithmic, with plain numbers at few places: powers of ten, on short ranges 2 and 5 too."""
+    """Make an axis logarithmic, with plain numbers at few places: powers of ten, more on short ranges."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
-    short = 0 < low < high < 50 * low
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=8 if short else 5))
+    decades = math.log10(high / low) if 0 < low < high else math.inf
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades < 0.8 else (1.0, 2.0, 5.0) if decades < 1.7 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=8 if len(subs) > 1 else 5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -45,9 +45,10 @@ def heat_map(table: TransferTable, regime: Regime) -> Figure:
     ax.set_title(f"{REGIME_NAMES[regime]}: test score (%)")
     for spine in ax.spines.values():
         spine.set_visible(False)
-    bar = figure.colorbar(image, ax=ax, shrink=0.9, pad=0.02)
-    bar.set_label("log odds minus the\ndata set's mean", fontsize=7)
-    bar.outline.set_visible(False)
+    if finite.size:
+        bar = figure.colorbar(image, ax=ax, shrink=0.9, pad=0.02)
+        bar.set_label("log odds minus the\ndata set's mean", fontsize=7)
+        bar.outline.set_visible(False)
     return figure
 
 

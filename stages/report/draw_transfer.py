@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _NAME = 40
 """Characters of a backbone's name in the key."""
+_RING_WORDS = "ring: not sig. different from best"
 RING: dict[str, Any] = {
     "linestyle": "none",
     "marker": "o",
@@ -50,6 +51,9 @@ def transfer_figure(table: TransferTable, statistics: Mapping[str, Any]) -> Figu
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (regime, points) in zip(axes, panels.items(), strict=True):
         scatter(ax, points, statistics["regimes"][regime]["correlation"], x_range, y_range)
+        if not points:
+            words = "no backbone with a score\non every data set"
+            ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", fontsize=7)
         ax.set_title(f"{REGIME_NAMES[regime]}\n{r_text(statistics['regimes'][regime]['correlation'])}")
         ax.set_xlabel("ImageNet top-1 (%)")
     axes[0].set_ylabel("Transfer, mean of log odds (%)")
@@ -143,16 +147,19 @@ def legend(figure: Figure, names: list[str], table: TransferTable, rings: bool =
     marks = [Line2D([], [], linestyle="none", markersize=5, **look(table.backbones.index(n))) for n in names]
     if rings:
         marks = [*marks, Line2D([], [], **RING)]
-        names = [*names, "ring: not sig. different from best"]
+        names = [*names, _RING_WORDS]
     names = [shortened(name, _NAME) for name in names]
     columns = _legend_columns(table, float(figure.get_size_inches()[0]))
     figure.legend(marks, names, loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.2)
 
 
 def _legend_columns(table: TransferTable, width: float = 7.0) -> int:
-    """How many names fit beside each other: about 17 characters to an inch."""
-    longest = max((len(shortened(name, _NAME)) for name in table.backbones), default=1)
-    return max(1, min(len(table.backbones), int(width * 17 / (longest + 5))))
+    """How many names fit beside each other: about 17 characters to an inch, five of them for the mark."""
+    lengths = [len(shortened(name, _NAME)) + 5 for name in table.backbones]
+    room = int(17 * width)
+    if sum(lengths) + len(_RING_WORDS) + 5 <= room:
+        return len(lengths) + 1
+    return max(1, min(len(lengths), room // max(lengths, default=room)))
 
 
 def legend_inches(table: TransferTable, width: float = 7.0) -> float:

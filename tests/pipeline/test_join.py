@@ -254,10 +254,12 @@ def test_a_value_at_the_end_of_the_scale_is_clamped_and_said(joined) -> None:
 def test_a_broken_memory_of_tests_or_statistics_is_made_anew(joined) -> None:
     study = joined(limitations=["joined anew"])
     run(study, ("join",))
-    (study.output / "pairs.json").write_text('{"key": [{"dataset": 3}]}', encoding="utf-8")
+    kept = (study.output / "pairs.json").read_bytes()
+    (study.output / "pairs.json").write_bytes(kept.replace(b'"tests": {"', b'"tests": {"0'))
     (study.output / "statistics.json").write_text('{"half', encoding="utf-8")
     assert run(study, ("join",)).joined.statistics["cells"]["complete"] == 1
     assert json.loads((study.output / "statistics.json").read_text())["cells"]["complete"] == 1
+    assert (study.output / "pairs.json").read_bytes() == kept
 
 
 def test_the_page_has_certificate_and_cache_keys(joined) -> None:

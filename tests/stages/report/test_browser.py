@@ -45,7 +45,7 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next(60)
+            answer = self._next(180)
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
@@ -80,7 +80,7 @@ class Browser:
         start = time.monotonic()
         self.call("Page.navigate", url=path.as_uri())
         while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
-            self.events.append(self._next(60))
+            self.events.append(self._next(180))
         return time.monotonic() - start
 
     def run(self, script: str) -> Any:
