@@ -36,7 +36,7 @@ TOP1_SOURCES: Mapping[str, str] = {
     "torchvision/": "the metadata of torchvision 0.29.2's own weights, November 2026",
     "bn_inception.": "the results table of pretrained-models for PyTorch 0.7.4, 2018",
     "nasnet_a_mobile.": "the results table of pretrained-models for PyTorch 0.7.4, 2018",
-    "": "results-imagenet.csv of timm 1.0.31, November 2026; evaluated at the input size, with the name's own crop",
+    "": "timm's published results-imagenet.csv, November 2026; at the input size, with the name's own crop",
 }
 """Beginning of a name -> where its ImageNet top-1 is from, and when it was taken over."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,8 @@ def _names(path: Path, version: _Version) -> list[str]:
     if not version.names_key:
         return [line.strip() for line in text_of(path).splitlines() if line.strip()]
     names = _unpickled(path).get(version.names_key)
+    if isinstance(names, list):
+        names = [name.decode("latin1") if isinstance(name, bytes) else name for name in names]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DatasetError(f"{path}: holds no list {version.names_key!r}; fetch the release again")
     return names
@@ -157,19 +159,26 @@ class _Array:
 
     shape: tuple[int, ...] = ()
     content: bytes = b""
+    order: Literal["C", "F"] = "C"
+
+    @classmethod
+    def of(cls, content: object, dtype: object, shape: tuple[int, ...], order: object) -> _Array:
+        """Return an array of bytes, as protocol 5 builds them, or refuse it."""
+        if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", "|u1", "uint8"):
+            raise pickle.UnpicklingError("holds an array of something else than bytes")
+        if not isinstance(content, bytes | bytearray) or len(content) != math.prod(shape):
+            raise pickle.UnpicklingError("holds an array of more or fewer bytes than it says")
+        return cls(shape, bytes(content), "F" if order == "F" else "C")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, in_columns, content = state
         raw = content.encode("latin1") if isinstance(content, str) else content
-        if not isinstance(dtype, _Dtype) or dtype.name not in ("u1", "|u1", "uint8") or in_columns:
-            raise pickle.UnpicklingError("holds an array of something else than bytes in rows")
-        if not isinstance(raw, bytes) or len(raw) != math.prod(shape):
-            raise pickle.UnpicklingError("holds an array of more or fewer bytes than it says")
-        self.shape, self.content = shape, raw
+        found = _Array.of(raw, dtype, shape, "F" if in_columns else "C")
+        self.shape, self.content, self.order = found.shape, found.content, found.order
 
     def pixels(self) -> NDArray[np.uint8]:
         """Return it as numpy's."""
-        return np.frombuffer(self.content, np.uint8).reshape(self.shape)
+        return np.frombuffer(self.content, np.uint8).reshape(self.shape, order=self.order)
 
 
 @dataclass
@@ -186,7 +195,7 @@ class _Plain(pickle.Unpickler):
     """Builds containers, text and stand-ins for numpy's arrays, and refuses to look anything else up."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in for one of three names of numpy, or Python 3's way to write bytes."""
+        """Return a stand-in for one of four names of numpy, or Python 3's way to write bytes."""
         if (module, name) == ("_codecs", "encode"):
             return _latin1
         if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
@@ -196,6 +205,8 @@ class _Plain(pickle.Unpickler):
                 return lambda *_: _Array()
             if name == "ndarray":
                 return _Array
+        if (module, name) in {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}:
+            return _Array.of
         raise pickle.UnpicklingError(f"asks for {module}.{name}, which no release of CIFAR does")
 
 
@@ -215,4 +226,4 @@ def _unpickled(path: Path) -> dict[str, Any]:
         raise DatasetError(f"{path}: not a batch that can be read ({error}); fetch it again") from error
     if not isinstance(value, dict):
         raise DatasetError(f"{path}: holds {type(value).__name__}, not a dictionary; fetch it again")
-    return value
+    return {key.decode("latin1") if isinstance(key, bytes) else key: item for key, item in value.items()}

@@ -89,7 +89,8 @@ def _check_level(root: Path, folders: list[Path]) -> None:
         raise DatasetError(
             f"{root}: {some(names)} look like splits, not like classes; call them train, validation and test"
         )
-    below = [folder.name for folder in _subfolders(folders[0])] if len(folders) == 1 else []
+    alone = len(folders) == 1 and unusual
+    below = [folder.name for folder in _subfolders(folders[0])] if alone else []
     if any(name.lower() in SPLIT_NAMES for name in below):
         raise DatasetError(f"{root}: the splits ({some(below)}) lie one level down; give {folders[0]}")
 

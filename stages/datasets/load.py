@@ -154,7 +154,7 @@ def load_dataset(
         where=found.where,
         metric=metric or (PAPER_SETS[found.paper].metric if found.paper else None),
         multi_label=found.multi_label if multi_label is None else multi_label,
-        notes=found.notes,
+        notes=[*found.notes, *_other_metric(name, found, metric)],
         if_missing=found.if_missing,
     )
     if found.paper:
@@ -163,6 +163,16 @@ def load_dataset(
         )
     beside = found.manifest if manifest_beside and found.manifest and found.manifest.is_file() else None
     return _checked(dataset, beside if manifest is None else Path(base) / manifest)
+
+
+def _other_metric(name: str, found: _Read, metric: Metric | None) -> list[str]:
+    """Say where a set bears a paper's name and would be scored by another metric, unasked."""
+    if found.paper or metric or name not in PAPER_SETS or PAPER_SETS[name].metric == "top_1":
+        return []
+    usual = PAPER_SETS[name].metric
+    return [
+        f"called as the paper's {name}, whose metric is {usual}, and scored by another; set metric to choose"
+    ]
 
 
 def _checked(dataset: Dataset, path: Path | None) -> Dataset:

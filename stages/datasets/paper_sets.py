@@ -141,7 +141,7 @@ PAPER_SETS: dict[str, PaperSet] = {
     "voc2007": PaperSet(
         title="which of twenty kinds of objects are seen, multi-label",
         classes=20, train=5011, test=4952, metric="map_11_point", validation=2510, official_validation=True,
-        homes=("VOCdevkit/VOC2007",), needs=("ImageSets/Main/trainval.txt", "ImageSets/Main/test.txt"),
+        homes=("VOCdevkit/VOC2007", "VOC2007"), needs=("ImageSets/Main/trainval.txt", "ImageSets/Main/test.txt"),
         archives="VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar",
         fetch="http://host.robots.ox.ac.uk/pascal/VOC/voc2007/, or voc2007.tar.gz of the Hugging Face dataset "
               "HuggingFaceM4/pascal_voc",

@@ -126,6 +126,19 @@ def test_all_mistakes_are_listed_at_once(images):
     assert len(str(caught.value).splitlines()) == 3
 
 
+def test_a_set_called_as_one_of_the_paper_s_is_told_of_its_metric(images):
+    (images / "split.csv").write_text(GOOD)
+    for name, options, told in (
+        ("oxford_pets", {}, True),
+        ("oxford_pets", {"metric": "top_1"}, False),
+        ("dtd", {}, False),
+        ("ours", {}, False),
+    ):
+        dataset = load_dataset(name, "csv:split.csv", base=images, unpack_to=images, **options)
+        assert dataset.metric == "top_1"
+        assert any("whose metric is mean_per_class" in note for note in dataset.notes) == told
+
+
 def test_a_metric_must_fit_the_labels(images):
     with pytest.raises(DatasetError, match="metric 'map_11_point' does not fit one label an image"):
         load(images, GOOD, metric="map_11_point", multi_label=False)
