@@ -18,11 +18,8 @@ from pipeline.cell_details import cell_details
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.evidence import Rows, label, pair_tests, probe_paths, readable, training_curves
-from pipeline.findings import PartRow, part_row
 from pipeline.foreign import foreign_rows, published
 from pipeline.jobs import Planned, State
-from pipeline.join_experiments import experiment_findings
-from pipeline.join_read_outs import read_out_records
 from pipeline.kept_figures import kept, kept_digest
 from pipeline.ledger import History, Ledger, Record
 from pipeline.methods import methods
@@ -33,6 +30,7 @@ from pipeline.provenance import provenance
 from stages.records import Metric, Score
 
 if TYPE_CHECKING:
+    from pipeline.findings import PartRow
     from stages.report import TransferTable
 
 JOIN_RECIPE = 2
@@ -141,6 +139,8 @@ def _rows(plan: Plan) -> Rows:
 
 def _part_rows(plan: Plan, counts: Mapping[str, Sequence[int]]) -> list[PartRow]:
     """Return one row for every planned score of the other experiments."""
+    from pipeline.findings import part_row
+
     history, found = Ledger(plan.study.output).history(), []
     metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
     for planned in plan.jobs:
@@ -220,6 +220,8 @@ def _made_from(plan: Plan, rows: Rows) -> str:
 def _other_experiments(plan: Plan) -> dict[str, Any]:
     """Return what the files of the other experiments depend on; nothing where there are none."""
     parts = [row.score for row in _part_rows(plan, {})]
+    from pipeline.join_read_outs import read_out_records
+
     order = plan.study.regularisation
     found = {
         "settings": None if order is None else order.model_dump(),
@@ -258,6 +260,7 @@ def _read_statistics(plan: Plan) -> dict[str, Any] | None:
 
 def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> JoinOutcome:
     """Compute the statistics and write every file; the stamp comes last."""
+    from pipeline.join_experiments import experiment_findings
     from stages.report.bundle import report_files, table_files
     from stages.report.statistics import statistics
 
@@ -286,6 +289,7 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
             curves=training_curves(rows),
             state_of_the_art=published(plan),
             extra=(*findings.figures, *kept(output)),
+            findings=findings.lines,
         )
     else:
         contents = table_files(table, numbers)

@@ -33,6 +33,7 @@ def report_files(
     curves: Sequence[TrainingCurve] = (),
     state_of_the_art: Mapping[str, float] = MappingProxyType({}),
     extra: Sequence[ExtraFigure] = (),
+    findings: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Return report.html, the scores, the statistics and the figures by their names in the output folder.
 
@@ -44,6 +45,8 @@ def report_files(
         As :func:`stages.report.figures.render_figures` has them.
     extra : sequence of ExtraFigure
         Figures of other experiments, shown behind the report's own.
+    findings : sequence of str
+        What those experiments found, a sentence each.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def report_files(
     return {
         "report.html": page.encode(),
         "report.md": render_markdown(
-            table, statistics, title=title, limitations=limitations, details=details
+            table, statistics, title=title, limitations=limitations, details=details, findings=findings
         ).encode(),
         **table_files(table, statistics),
         "scores.parquet": scores_parquet(table),

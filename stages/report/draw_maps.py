@@ -59,9 +59,20 @@ def maps_figure(
             ax.set_title(name)
             ax.set_aspect("equal", "datalim")
         handles, names = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(5, len(names)), frameon=False)
+        figure.legend(
+            handles,
+            names,
+            loc="outside lower center",
+            ncols=min(len(names), columns_that_fit(names, size[0])),
+            frameon=False,
+        )
         pdf, png = save(figure)
     return ExtraFigure(stem, title, caption, pdf, png)
+
+
+def columns_that_fit(names: Sequence[str], width: float) -> int:
+    """Return how many columns of a key fit into a figure of so many inches, at the key's size of type."""
+    return max(1, int(width / (0.32 + 0.065 * max(map(len, names)))))
 
 
 def _look(k: int) -> dict[str, str]:

@@ -19,6 +19,7 @@ def render_markdown(
     title: str = "Transfer study",
     limitations: Sequence[str] = (),
     details: Sequence[Mapping[str, Any]] = (),
+    findings: Sequence[str] = (),
 ) -> str:
     r"""Write the findings, the score tables and what is missing as Markdown.
 
@@ -26,6 +27,8 @@ def render_markdown(
     ----------
     table, statistics, title, limitations, details
         As :func:`stages.report.page.render_report` has them.
+    findings : sequence of str
+        What other experiments found, a sentence each.
 
     Returns
     -------
@@ -44,6 +47,7 @@ def render_markdown(
         ("Which backbone", list(statistics["advice"])),
         ("Does better ImageNet accuracy mean better transfer?", correlated(table, statistics)),
         ("Regimes against each other", compared(statistics)),
+        ("Other experiments", list(findings)),
         ("What this study is too small to show", list(limitations)),
         ("Read with care", remarks(table)),
     ]

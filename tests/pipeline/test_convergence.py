@@ -67,6 +67,7 @@ def test_a_study_is_run_joined_and_then_done(workshop) -> None:
     assert outcome.joined.findings[0].startswith(
         "test_resnet.r160_in1k: training from scratch comes within 90 %"
     )
+    assert "## Other experiments\n\n- test" in (study.output / "report.md").read_text(encoding="utf-8")
     scores = (study.output / "scores.csv").read_text(encoding="utf-8")
     assert "length=" not in scores
     assert run(study, stages=("scratch", "join"), workers=1).nothing_to_do
