@@ -114,7 +114,9 @@ class CurveWriter:
 
     def _show(self, step: int, values: Mapping[str, float | None]) -> None:
         """Write numbers as TensorBoard's events where they are wanted."""
-        for name, value in values.items() if self._events is not None else ():
+        if self._events is None:
+            return
+        for name, value in values.items():
             if value is not None:
                 self._events.add_scalar(name, value, step)
 
