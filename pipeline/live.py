@@ -5,6 +5,7 @@ A training in this process tells its progress by itself; of those in workers not
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,6 +18,8 @@ from stages.records import CurvePoint
 from stages.train.curve import FILE, describe
 
 LOOK_SECONDS = 2.0
+_NEXT_JOBS = 64
+"""Jobs are begun in order: no others are looked at, however many thousands wait."""
 _TAIL_BYTES = 4096
 """More than a few lines of a curve."""
 
@@ -70,16 +73,22 @@ def told(
         Called with one line for all of them.
     """
     mine = [job for job in jobs if isinstance(job, TrainJob)]
-    folders = {job.name: training_folder(job, output) for job in mine}
-    before = {name: _state(folder) for name, folder in folders.items()}
+    before: dict[str, int] = {}
     stop = threading.Event()
+
+    def under_way() -> list[TrainJob]:
+        """Return those of the next jobs whose curves changed since they were first looked at."""
+        soon = itertools.islice((job for job in mine if job.name not in done), _NEXT_JOBS)
+        states = {job.name: (job, _state(training_folder(job, output))) for job in soon}
+        return [job for name, (job, state) in states.items() if before.setdefault(name, state) != state]
 
     def look() -> None:
         while not stop.wait(LOOK_SECONDS):
-            active = [j for j in mine if j.name not in done and _state(folders[j.name]) != before[j.name]]
-            if line := "; ".join(filter(None, (line_of(job, folders[job.name]) for job in active))):
+            lines = (line_of(job, training_folder(job, output)) for job in under_way())
+            if line := "; ".join(filter(None, lines)):
                 tell(line)
 
+    under_way()
     thread = threading.Thread(target=look, name="live", daemon=True)
     if mine:
         thread.start()

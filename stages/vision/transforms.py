@@ -6,6 +6,7 @@ timm's own pipeline.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -75,6 +76,12 @@ def stack(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
 
 def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Turn a uint8 RGB batch (n, 3, s, s) into float32, (x / 255 - mean) / std, on its own device."""
-    mean = torch.tensor(preprocessing.mean, device=batch.device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=batch.device).view(3, 1, 1)
+    mean, std = (_channels(tuple(v), batch.device) for v in (preprocessing.mean, preprocessing.std))
     return batch.float().div_(255).sub_(mean).div_(std)
+
+
+@functools.lru_cache
+def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return a number a channel, (c, 1, 1); kept, since the way to a GPU waits for all that was queued there."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor(values, device=device).view(-1, 1, 1)
