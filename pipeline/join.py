@@ -31,7 +31,7 @@ from stages.records import Metric, Score
 if TYPE_CHECKING:
     from stages.report import TransferTable
 
-JOIN_RECIPE = 2
+JOIN_RECIPE = 3
 """Grows when the same results would be joined to other numbers or drawn otherwise."""
 STAMP = "join.json"
 """Which results the files on disk were made from."""
