@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.findings import PartRow
     from stages.report import TransferTable
 
-JOIN_RECIPE = 2
+JOIN_RECIPE = 3
 """Grows when the same results would be joined to other numbers or drawn otherwise."""
 STAMP = "join.json"
 """Which results the files on disk were made from."""
