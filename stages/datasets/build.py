@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from stages.datasets.checks import look_at_files, missing_mistakes, mistakes_of, pointer_mistakes
+from stages.datasets.checks import impostor_mistakes, look_at_files, missing_mistakes, mistakes_of
 from stages.datasets.rows import Row, names_of, some
 from stages.errors import DatasetAbsentError, DatasetError
 from stages.records import SPLITS, Dataset, Metric, Split, SplitName
@@ -48,16 +48,16 @@ def build_dataset(
     Raises
     ------
     DatasetError
-        With one line per mistake: no rows, duplicate ids, missing files, Git LFS pointers in place of
-        images, a split without rows, one class,
-        a class in validation or test that train lacks, a metric that does not fit the labels.
+        With one line per mistake: no rows, duplicate ids, missing files, Git LFS pointers or web pages in place of
+        images, a split without rows, one class, a class in validation or test that train lacks, labels that
+        contradict themselves, a metric that does not fit the labels.
     """
     if not rows:
         raise DatasetError(f"{where}: no images listed; expected at least one row per class and split")
     if multi_label is None:
         multi_label = metric == "map_11_point" or any("|" in r.label or r.label.startswith("?") for r in rows)
     chosen: Metric = metric or ("map_11_point" if multi_label else "top_1")
-    missing, pointers = look_at_files(rows)
+    missing, impostors = look_at_files(rows)
     if len(missing) == len(rows):
         raise DatasetAbsentError(
             f"{where}: none of the {len(rows)} images is there: {some(missing)} "
@@ -65,7 +65,7 @@ def build_dataset(
         )
     mistakes = [
         *missing_mistakes(missing, len(rows), if_missing),
-        *pointer_mistakes(pointers, len(rows)),
+        *impostor_mistakes(impostors, len(rows)),
         *mistakes_of(rows, chosen, multi_label),
     ]
     if mistakes:

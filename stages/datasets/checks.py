@@ -5,15 +5,21 @@ from __future__ import annotations
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
+from stages.datasets.official import PAGE, POINTER, impostor
 from stages.datasets.rows import SHOWN, Row, names_of, some
 from stages.names import nearest
 from stages.records import Metric, SplitName
 
-POINTER, POINTER_SIZE = b"version https://git-lfs", 1024
-"""How a Git LFS pointer begins, and what it is always smaller than."""
+SMALL = 1024
+"""Bytes below which a file is opened: Git LFS pointers are always smaller, web pages of errors often."""
+IMPOSTORS = {
+    POINTER: ("Git LFS pointers", "run git lfs pull"),
+    PAGE: ("web pages", "the download went wrong, fetch them again"),
+}
+"""What took an image's place -> what it is called, and what to do."""
 
 
 def mistakes_of(rows: Sequence[Row], metric: Metric, multi_label: bool) -> list[str]:
@@ -38,9 +44,10 @@ def mistakes_of(rows: Sequence[Row], metric: Metric, multi_label: bool) -> list[
     ]
 
 
-def look_at_files(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """Return the ids of images that are not there, and of those whose place a Git LFS pointer takes."""
-    missing, pointers = [], []
+def look_at_files(rows: Sequence[Row]) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the ids of images that are not there, and by kind of those whose place something else took."""
+    missing: list[str] = []
+    impostors: dict[str, list[str]] = {}
     for row in rows:
         try:
             status = row.path.stat()
@@ -49,9 +56,9 @@ def look_at_files(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
             continue
         if not stat.S_ISREG(status.st_mode):
             missing.append(row.id)
-        elif status.st_size < POINTER_SIZE and row.path.read_bytes().startswith(POINTER):
-            pointers.append(row.id)
-    return missing, pointers
+        elif status.st_size < SMALL and (kind := impostor(row.path.read_bytes())):
+            impostors.setdefault(kind, []).append(row.id)
+    return missing, impostors
 
 
 def _duplicate_ids(rows: Sequence[Row]) -> list[str]:
@@ -65,11 +72,12 @@ def _present(label: str, multi_label: bool) -> list[str]:
     return [p for p in label.split("|") if p and not p.startswith("?")] if multi_label else [label]
 
 
-def pointer_mistakes(pointers: Sequence[str], total: int) -> list[str]:
-    """Images that Git LFS has not fetched yet."""
-    if not pointers:
-        return []
-    return [f"{len(pointers)} of {total} images are Git LFS pointers: {some(pointers)}; run git lfs pull"]
+def impostor_mistakes(impostors: Mapping[str, Sequence[str]], total: int) -> list[str]:
+    """Files that are no images but what was left in their place."""
+    return [
+        f"{len(ids)} of {total} images are {IMPOSTORS[kind][0]}: {some(ids)}; {IMPOSTORS[kind][1]}"
+        for kind, ids in impostors.items()
+    ]
 
 
 def missing_mistakes(missing: Sequence[str], total: int, what_now: str) -> list[str]:

@@ -382,6 +382,14 @@ def test_lfs_pointers_in_place_of_images(tmp_path, name) -> None:
     assert "git lfs pull" in str(error)
 
 
+def test_web_pages_in_place_of_images(tmp_path) -> None:
+    """As dead links of Birdsnap's leave them."""
+    releases.birdsnap(tmp_path)
+    for path in load("birdsnap", tmp_path).splits["train"].paths[:2]:
+        path.write_text(PAGE)
+    assert "2 of 30 images are web pages: " in str(refused("birdsnap", tmp_path))
+
+
 PAGE = "<!DOCTYPE html>\n<html><body>404 Not Found</body></html>"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4711\n"
 WRONG: dict[str, tuple[str, str, str | bytes | None, str]] = {
