@@ -56,6 +56,30 @@ def test_a_copy_in_test_is_found_and_the_probe_scored_without_it(
     assert (row["duplicate"], float(row["picture_similarity"])) == ("yes", pytest.approx(1))
 
 
+def test_hidden_copies_are_looked_for_and_nothing_of_them_stays(
+    workshop, penultimate, tmp_path, monkeypatch
+) -> None:
+    """Mirrored noise is the same picture to the pixel; what features propose is an upper bound on what is found."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    workshop.images()
+    file = workshop.study()
+    assert penultimate("extract", file, "--quiet").status == 0
+    before = sorted(cache_root().rglob("*.h5"))
+    result = penultimate("analyse", "duplicates", file, "--hide", 4, "--json")
+    assert result.status == 0, result.err
+    (found,) = json.loads(result.out)
+    confirmed = found["confirmed"]
+    assert confirmed["made"] == found["candidates"]["made"] == 4
+    assert confirmed["found"] <= found["candidates"]["found"]
+    assert set(confirmed["recall_by_change"]) == {"crop", "rescale", "jpeg", "flip"}
+    assert confirmed["recall_by_change"]["flip"] == 1
+    assert sorted(cache_root().rglob("*.h5")) == before
+    assert not list(tmp_path.glob("penultimate-copies-*"))
+    assert penultimate("analyse", "duplicates", file, "--hide", 50).errors == [
+        "50 copies of 12 pictures: give 1 to that many"
+    ]
+
+
 def test_without_the_images_features_alone_decide_and_it_is_said(
     workshop, doubled: Study, penultimate
 ) -> None:
