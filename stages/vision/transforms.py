@@ -6,6 +6,7 @@ timm's own pipeline.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -75,6 +76,24 @@ def stack(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
 
 def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Turn a uint8 RGB batch (n, 3, s, s) into float32, (x / 255 - mean) / std, on its own device."""
-    mean = torch.tensor(preprocessing.mean, device=batch.device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=batch.device).view(3, 1, 1)
-    return batch.float().div_(255).sub_(mean).div_(std)
+    count, _, height, width = batch.shape
+    rows = batch.permute(0, 2, 3, 1)
+    if not rows.is_contiguous():
+        mean, std = (_constants(values, 1, batch.device).view(3, 1, 1) for values in _moments(preprocessing))
+        return batch.float().div_(255).sub_(mean).div_(std)
+    # A row of pixels at a time: over the three colours alone no CPU computes fast.
+    mean, std = (_constants(values, width, batch.device) for values in _moments(preprocessing))
+    flat = rows.reshape(count * height, width * 3).float().div_(255).sub_(mean).div_(std)
+    return flat.view(count, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _moments(preprocessing: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation."""
+    return preprocessing.mean, preprocessing.std
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(values: tuple[float, ...], times: int, device: torch.device) -> torch.Tensor:
+    """Return some constants on a device, several times one after the other; made once."""
+    with torch.inference_mode(False):  # a training may use them too
+        return torch.tensor(values, device=device).repeat(times)
