@@ -74,7 +74,8 @@ def pack_convolutions(network: nn.Module, size: int, rows: int) -> None:
     rows : int
         Images that are computed at a time.
     """
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+    known = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    if not (known and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     followers = dict(layer_pairs(network, images[:1], makes=_is_convolution, reads=_is_activation))
