@@ -3,6 +3,7 @@
 PYTHON ?= python3
 STUDY ?=
 REMOTE ?=
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PENULTIMATE := $(BIN)/penultimate
@@ -55,10 +56,10 @@ format: $(VENV)/dev.stamp ## format the code
 bench: $(VENV)/dev.stamp ## measure extraction, probes, training and cache beside the plain way to do them
 	@for stage in extract probe train cache; do $(PENULTIMATE) bench $$stage || exit 1; done
 
-# The stages of a study: make extract STUDY=study.toml
+# The stages of a study: make extract STUDY=study.toml, with options of the command as ARGS="--yes --jobs 4"
 define stage
 	@test -n "$(STUDY)" || { echo "which study? make $@ STUDY=path/to/study.toml" >&2; exit 2; }
-	@$(PENULTIMATE) $(1) "$(STUDY)"
+	@$(PENULTIMATE) $(1) "$(STUDY)" $(ARGS)
 endef
 
 define share

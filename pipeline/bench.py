@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.bench_extract import bench_extract, packaged
+from pipeline.executors import worker_count
 from stages.records import Backbone, Split
 
 Rows = list[dict[str, Any]]
@@ -103,10 +104,11 @@ def _plain_features(backbone: Backbone, split: Split) -> np.ndarray[Any, Any]:
     import torch
     from timm.data.loader import create_loader
 
+    from stages.vision.devices import choose_device
     from stages.vision.networks import build_network
 
-    wanted = backbone.preprocessing
-    network = build_network(backbone).eval()
+    wanted, device = backbone.preprocessing, choose_device("auto")
+    network = build_network(backbone).eval().to(device)
     loader: Any = create_loader(
         PlainImages(split),  # type: ignore[arg-type]
         input_size=(3, wanted.size, wanted.size),
@@ -115,13 +117,13 @@ def _plain_features(backbone: Backbone, split: Split) -> np.ndarray[Any, Any]:
         interpolation=wanted.interpolation,
         mean=wanted.mean,
         std=wanted.std,
-        num_workers=2,
+        num_workers=worker_count(None),
         crop_pct=1.0,
         crop_mode="squash",
-        device=torch.device("cpu"),
+        device=device,
     )
     with torch.no_grad():
-        return np.asarray(torch.cat([network(pixels) for pixels, _ in loader]).numpy())
+        return np.asarray(torch.cat([network(pixels.to(device)).cpu() for pixels, _ in loader]).numpy())
 
 
 def _probe(split: Split, thorough: bool) -> Rows:

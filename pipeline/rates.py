@@ -42,7 +42,8 @@ class Rates:
 
 
 CORE_FORWARD = Rates(gmac=20.9e-3, activation=1.01e-3, layer=0.163e-3, rows=32)
-"""Batch norms folded, pieces of 4 to 32 rows. Sixteen networks of 0.008 to 15 GMACs: all within 21 %."""
+"""Batch norms folded, pieces of 4 to 32 rows. Sixteen networks of 0.008 to 15 GMACs: all within 21 %. Measured
+before convolutions were packed (`stages.vision.packing`): of small networks too much by up to a half."""
 CORE_TRAINING = Rates(gmac=57.3e-3, activation=6.33e-3, layer=0.95e-3, rows=32)
 """Forward, backward and optimiser. Six networks at 32 to 224 pixels, batches of 8 to 32: all within 20 %."""
 

@@ -12,6 +12,7 @@ threads.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from stages.records import Backbone
 from stages.vision.devices import autocast, check_precision, numeric_precision
 from stages.vision.folding import fold_batch_norms
 from stages.vision.networks import build_network
+from stages.vision.packing import pack_convolutions
 from stages.vision.transforms import normalise
 
 PIECE_BYTES = 8 << 20
@@ -134,6 +136,8 @@ def prepare(
 ) -> ReadyNetwork:
     """Build a backbone's network, fold its batch norms, and lay its weights out as the device likes them.
 
+    On the CPU a network of one's own keeps its convolutions: it may look at them while it works.
+
     Parameters
     ----------
     backbone : Backbone
@@ -160,10 +164,13 @@ def prepare(
     piece = smallest
     while 2 * piece <= most and 2 * piece * largest <= PIECE_BYTES:
         piece *= 2
+    shared = not backbone.name.startswith("python:")
+    folded = copy.deepcopy(folded) if folded is network else folded
+    if shared and device.type == "cpu" and precision == "float32":
+        pack_convolutions(folded, size, piece)
     on_device = folded.to(device=device, memory_format=torch.channels_last)
     if compiled:
         on_device = torch.compile(on_device, dynamic=False)
-    shared = not backbone.name.startswith("python:")
     return ReadyNetwork(backbone, on_device, device, precision, dimension, piece, shared)
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stages.vision.layer_pairs import layer_pairs, replace_layer
+
 TOLERANCE = 1e-5
-"""Largest deviation that folding may cause, relative to the largest feature."""
+"""Largest deviation that a rewritten network may show, relative to the largest feature."""
 
 
 def fold_batch_norms(network: nn.Module, size: int) -> nn.Module:
     """Return an equal network with fewer operations, or the network itself where folding changes features.
 
     A batch norm is folded where, in one traced forward pass, its input is the very output of a convolution
-    and both ran once. What else a network does with that output no trace of modules can see, therefore the
-    folded network is compared with the original on random images and dropped if it deviates.
+    and both ran once. The folded network is compared with the original on random images, and dropped if it
+    deviates.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ def fold_batch_norms(network: nn.Module, size: int) -> nn.Module:
     torch.nn.Module
     """
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    pairs = _foldable_pairs(network, images[:1])
+    pairs = layer_pairs(network, images[:1], makes=_is_convolution, reads=_is_norm)
     if not pairs:
         return network
     folded = copy.deepcopy(network)
@@ -42,47 +43,22 @@ def fold_batch_norms(network: nn.Module, size: int) -> nn.Module:
             before, after = network(images), folded(images)
     except (AttributeError, TypeError):  # a network that reads attributes of its batch norms
         return network
-    deviation = (before - after).abs().max()
-    return folded if bool(deviation <= TOLERANCE * before.abs().max()) else network
+    return folded if are_equal(before, after) else network
 
 
-def _foldable_pairs(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Run the network once and pair each convolution with the batch norm that reads its output."""
-    producer: dict[int, str] = {}
-    calls: dict[str, int] = {}
-    pairs: list[tuple[str, str]] = []
-    alive: list[Tensor] = []  # keeps ids unique while the pass runs
+def are_equal(before: Tensor, after: Tensor) -> bool:
+    """Whether two networks gave the same features but for rounding."""
+    return bool((before - after).abs().max() <= TOLERANCE * before.abs().max())
 
-    def after_convolution(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, out: Tensor) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            producer[id(out)] = name
-            alive.append(out)
 
-        return hook
+def _is_convolution(module: nn.Module) -> bool:
+    """Whether a layer may have a batch norm folded into it."""
+    return isinstance(module, nn.Conv2d)
 
-    def before_norm(name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            source = producer.get(id(inputs[0]))
-            if source is not None:
-                pairs.append((source, name))
 
-        return hook
-
-    handles: list[Any] = []
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d):
-            handles.append(module.register_forward_hook(after_convolution(name)))
-        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
-            handles.append(module.register_forward_pre_hook(before_norm(name)))
-    try:
-        with torch.inference_mode():
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [(c, n) for c, n in pairs if calls[c] == calls[n] == 1]
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a layer is a batch norm with statistics of its own."""
+    return isinstance(module, nn.BatchNorm2d) and bool(module.track_running_stats)
 
 
 @torch.no_grad()
@@ -106,5 +82,4 @@ def _fold(network: nn.Module, convolution_name: str, norm_name: str) -> None:
     convolution.bias = nn.Parameter(shift.to(convolution.weight.dtype))
     # timm's norms carry their activation with them.
     rest = [m for n in ("drop", "act") if isinstance(m := getattr(norm, n, None), nn.Module)]
-    parent, _, child = norm_name.rpartition(".")
-    setattr(network.get_submodule(parent), child, nn.Sequential(*rest) if rest else nn.Identity())
+    replace_layer(network, norm_name, nn.Sequential(*rest) if rest else nn.Identity())

@@ -76,12 +76,24 @@ def stack(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
 
 def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Turn a uint8 RGB batch (n, 3, s, s) into float32, (x / 255 - mean) / std, on its own device."""
-    mean, std = (_channels(tuple(v), batch.device) for v in (preprocessing.mean, preprocessing.std))
-    return batch.float().div_(255).sub_(mean).div_(std)
+    count, _, height, width = batch.shape
+    rows = batch.permute(0, 2, 3, 1)
+    if not rows.is_contiguous():
+        mean, std = (_constants(values, 1, batch.device).view(3, 1, 1) for values in _moments(preprocessing))
+        return batch.float().div_(255).sub_(mean).div_(std)
+    # A row of pixels at a time: over the three colours alone no CPU computes fast.
+    mean, std = (_constants(values, width, batch.device) for values in _moments(preprocessing))
+    flat = rows.reshape(count * height, width * 3).float().div_(255).sub_(mean).div_(std)
+    return flat.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
-@functools.lru_cache
-def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Return a number a channel, (c, 1, 1); kept, since the way to a GPU waits for all that was queued there."""
-    with torch.inference_mode(mode=False):
-        return torch.tensor(values, device=device).view(-1, 1, 1)
+def _moments(preprocessing: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation."""
+    return preprocessing.mean, preprocessing.std
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(values: tuple[float, ...], times: int, device: torch.device) -> torch.Tensor:
+    """Return some constants on a device, several times one after the other; made once."""
+    with torch.inference_mode(False):  # a training may use them too
+        return torch.tensor(values, device=device).repeat(times)
