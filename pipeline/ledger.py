@@ -7,6 +7,7 @@ attempt is a record too. The newest complete attempt of a job counts.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -49,10 +50,10 @@ class Record:
     files: Mapping[str, str]
     """SHA-256 of the files beside it, by suffix."""
 
-    @property
+    @functools.cached_property
     def spec_digest(self) -> str:
         """What the result was made from."""
-        return sha256_of(self.spec)
+        return sha256_of(self.spec, parsed=True)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Load the arrays beside the record.
@@ -106,7 +107,7 @@ class Ledger:
         StudyError
             A record cannot be read; the file is named.
         """
-        found = [_read(path) for path in sorted(self.results.glob("*/*.json"))]
+        found = [_read_once(path) for path in sorted(self.results.glob("*/*.json"))]
         return sorted(found, key=lambda record: (record.job, record.attempt))
 
     def history(self) -> History:
@@ -245,6 +246,26 @@ def _npz(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     return buffer.getvalue()
 
 
+_read_before: dict[Path, tuple[tuple[int, ...], Record]] = {}
+"""Records that were read, with the state of their files: they never change, and a run reads them many times."""
+_MANY = 50_000
+
+
+def _read_once(path: Path) -> Record:
+    """Read a record, unless its file is the one that was read before."""
+    try:
+        status = path.stat()
+    except OSError:
+        return _read(path)
+    state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    before = _read_before.get(path)
+    if before is None or before[0] != state:
+        if len(_read_before) >= _MANY:
+            _read_before.clear()
+        before = _read_before[path] = (state, _read(path))
+    return before[1]
+
+
 def _read(path: Path) -> Record:
     """Read one record, or say what is wrong with it."""
     try:
@@ -255,7 +276,7 @@ def _read(path: Path) -> Record:
                 "update the tool, or move the file away to run the job again"
             )
         digest = body.pop("digest")
-        if digest != sha256_of(body):
+        if digest != sha256_of(body, parsed=True):
             raise StudyError(f"{path}: edited since it was written; move it away to run the job again")
         _check_kinds(body)
         return Record(
