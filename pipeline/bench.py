@@ -23,13 +23,16 @@ BACKBONE = "tf_efficientnet_lite0"
 
 
 def bench(
-    stage: Literal["extract", "probe", "train", "cache"], *, images: int = 256, thorough: bool = False
+    stage: Literal["extract", "probe", "train", "cache", "executors"],
+    *,
+    images: int = 256,
+    thorough: bool = False,
 ) -> Rows:
     """Measure one stage beside the plain way to do it.
 
     Parameters
     ----------
-    stage : {"extract", "probe", "train", "cache"}
+    stage : {"extract", "probe", "train", "cache", "executors"}
     images : int
         How many photographs, from $PENULTIMATE_TEST_DATA where it is set, else cut out of scikit-image's; the
         cache takes none.
@@ -45,6 +48,10 @@ def bench(
         from pipeline.bench_cache import bench_cache
 
         return bench_cache()
+    if stage == "executors":
+        from pipeline.bench_executors import bench_executors
+
+        return bench_executors()
     with tempfile.TemporaryDirectory() as folder:
         split = photographs(images, Path(folder))
         if stage == "probe":

@@ -7,6 +7,7 @@ save what it has.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -148,6 +149,8 @@ def _take(threads: int) -> _Beside:
     from pipeline.worker import enter
 
     here = os.getpid()
+    # A nanny marks its worker as one that may have no children, so that none outlive it: ours watch their parent.
+    multiprocessing.current_process()._config.pop("daemon", None)  # type: ignore[attr-defined]
     with _lock:
         idle = _idle.setdefault(here, [])
         for beside in idle:

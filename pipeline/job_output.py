@@ -85,6 +85,18 @@ def marked(path: Path | None) -> Iterator[None]:
                 path.unlink()
 
 
+def under_way(folder: Path) -> dict[str, str]:
+    """Return which jobs run in processes of their own, by the stem of their file, and where and since when.
+
+    What a machine that went down was doing stays among them until it is run again.
+    """
+    found = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            found[path.name.removesuffix(SUFFIX)] = file.readline().decode(errors="replace").strip()
+    return found
+
+
 def tail(path: Path | None) -> str:
     """Return the last lines of what a job printed, and remove the file; nothing where there is none."""
     if path is None:

@@ -26,6 +26,7 @@ from pipeline.record import (
     UnreadableRecordError,
     attempt_of,
     file_stem,
+    read_once,
     read_record,
 )
 
@@ -162,7 +163,7 @@ def _read_all(paths: Iterable[Path]) -> tuple[list[Record], dict[Path, str]]:
     found, unreadable = [], {}
     for path in paths:
         try:
-            found.append(read_record(path))
+            found.append(read_once(path))
         except UnreadableRecordError as error:
             unreadable[path] = str(error)
     return found, unreadable

@@ -6,6 +6,7 @@ A record is JSON: the job's name and spec, how the attempt ended, the result, an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -47,10 +48,10 @@ class Record:
     files: Mapping[str, str]
     """SHA-256 of the files beside it, by suffix."""
 
-    @property
+    @functools.cached_property
     def spec_digest(self) -> str:
         """What the result was made from."""
-        return sha256_of(self.spec)
+        return sha256_of(self.spec, parsed=True)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Load the arrays beside the record.
@@ -106,7 +107,7 @@ def read_record(path: Path) -> Record:
                 "update the tool, or move the file away to run the job again"
             )
         digest = body.pop("digest")
-        if digest != sha256_of(body):
+        if digest != sha256_of(body, parsed=True):
             raise UnreadableRecordError(f"{path}: edited since it was written; {_NOT_THERE}")
         _check_kinds(body)
         return Record(
@@ -128,6 +129,26 @@ def read_record(path: Path) -> Record:
         raise UnreadableRecordError(
             f"{path}: half written, or not a result of this tool ({what}); {_NOT_THERE}"
         ) from error
+
+
+_read_before: dict[Path, tuple[tuple[int, ...], Record]] = {}
+"""Records that were read, with the state of their files: they never change, and a run reads them many times."""
+_MANY = 50_000
+
+
+def read_once(path: Path) -> Record:
+    """Read a record, unless its file is the one that was read before; raises as `read_record`."""
+    try:
+        status = path.stat()
+    except OSError:
+        return read_record(path)
+    state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    before = _read_before.get(path)
+    if before is None or before[0] != state:
+        if len(_read_before) >= _MANY:
+            _read_before.clear()
+        before = _read_before[path] = (state, read_record(path))
+    return before[1]
 
 
 def _check_kinds(body: Mapping[str, Any]) -> None:

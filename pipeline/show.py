@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.grids import grid_tables, grids_text
+from pipeline.job_output import under_way
 from pipeline.jobs import STAGES
+from pipeline.ledger import file_stem
 from pipeline.plan import Plan
 from pipeline.run import Outcome
 from pipeline.text_tables import rows_text
@@ -84,7 +86,16 @@ def plan_text(plan: Plan, *, every_job: bool) -> str:
     lines = [f"{job.state:8} {job.name}: {job.why}" for job in jobs]
     if not every_job and len(lines) > SHOWN:
         lines = [*lines[:SHOWN], f"... and {len(lines) - SHOWN} more (penultimate plan shows all)"]
-    return "\n\n".join([rows_text(rows), *grids, *(["\n".join(lines)] if lines else [])])
+    running = [] if every_job else under_way_lines(plan)
+    told = ["under way:\n" + _indented(running)] if running else []
+    return "\n\n".join([rows_text(rows), *grids, *told, *(["\n".join(lines)] if lines else [])])
+
+
+def under_way_lines(plan: Plan) -> list[str]:
+    """Return the jobs that processes here or elsewhere are doing now, one line each, with host and time."""
+    names = {file_stem(job.name): job.name for job in plan.jobs}
+    running = under_way(plan.study.output / "logs")
+    return [f"{names.get(stem, stem)}: {where}" for stem, where in running.items()]
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -95,6 +106,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "jobs": [
             {"name": job.name, "stage": job.stage, "state": job.state, "why": job.why} for job in plan.jobs
         ],
+        "under_way": under_way_lines(plan),
         "grids": grid_tables(plan),
         "notes": [*plan.notes, *plan.absent],
     }

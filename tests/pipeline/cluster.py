@@ -51,8 +51,7 @@ def dask_cluster(
     """
     folder.mkdir(parents=True, exist_ok=True)
     where = folder / "scheduler.json"
-    settings = {"WORKER__DAEMON": "False", "SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
-    environment = {**os.environ, **{f"DASK_DISTRIBUTED__{key}": value for key, value in settings.items()}}
+    environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures)}
     words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(where)]
     scheduler = _start("dask_scheduler", words, folder / "scheduler.log", environment)
     cluster = None

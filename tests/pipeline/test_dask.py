@@ -200,16 +200,14 @@ def test_a_worker_that_comes_later_is_looked_at_too(tasks, cluster: Cluster, tmp
         list(remote.run(tasks.double, [1], Terms(needs)))
 
 
-def test_a_scheduler_that_goes_ends_the_run(tasks, tmp_path: Path, monkeypatch) -> None:
+def test_jobs_that_want_a_gpu_go_where_one_is_and_a_scheduler_that_goes_ends_the_run(
+    tasks, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr("pipeline.dask_jobs.CONNECT_SECONDS", 5.0)
-    with dask_cluster(tmp_path / "own", workers=1) as cluster:
-        jobs = [(str(tmp_path), n) for n in range(6)]
-        with pytest.raises(SurroundingsError, match="the dask scheduler is gone: start it, then run again"):
-            for _ in run_on_dask(tasks.slow, jobs, cluster.address):
-                cluster.end_scheduler()
-
-
-def test_jobs_that_want_a_gpu_go_where_one_is(tasks, tmp_path: Path) -> None:
     with dask_cluster(tmp_path / "gpu", workers=1, options=("--resources", "GPU=1")) as cluster:
         found = dict(run_on_dask(tasks.double, [1, 2], cluster.address, wants_gpu=lambda _: None))
-    assert found == {1: 2, 2: 4}
+        assert found == {1: 2, 2: 4}
+        jobs = [(str(tmp_path), n) for n in range(6)]
+        with pytest.raises(SurroundingsError, match="the dask scheduler is gone: start it, then run again"):
+            for _ in run_on_dask(tasks.slow, jobs, cluster.address, wants_gpu=lambda _: True):
+                cluster.end_scheduler()
