@@ -107,7 +107,7 @@ class Ledger:
         StudyError
             A record cannot be read; the file is named.
         """
-        found = [_read_once(path) for path in sorted(self.results.glob("*/*.json"))]
+        found = [_read_once(path) for path in sorted(self.results.glob("*/*.json"), key=str)]
         return sorted(found, key=lambda record: (record.job, record.attempt))
 
     def history(self) -> History:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -119,21 +120,22 @@ def run_stage(
         else:
             shares = _shares(siblings or todo, processes)
             outcomes = _here(jobs, place, shares, inside, processes=processes, retries=retries)
-        for job, outcome in _forgetting_networks(outcomes):
-            finished += 1
-            progress(finished, len(jobs), job.name)
-            if isinstance(outcome, Done):
-                books.done.append(job.name)
-                reporter.say(f"{job.name}: {outcome.line}")
-                for warning in outcome.warnings:
-                    books.warnings.append(f"{job.name}: {warning}")
-                    reporter.say(f"{job.name}: warning: {warning}")
-            elif _can_be_remade(job, outcome, books, remakable):
-                books.bereft.add(job.name)
-                reporter.say(f"{job.name}: {loss(outcome)}: made again")
-            else:
-                books.failed.append(_failure(job, outcome, place))
-                reporter.complain(f"{job.name}: failed: {books.failed[-1].reason}")
+        with contextlib.closing(_forgetting_networks(outcomes)) as ended:
+            for job, outcome in ended:
+                finished += 1
+                progress(finished, len(jobs), job.name)
+                if isinstance(outcome, Done):
+                    books.done.append(job.name)
+                    reporter.say(f"{job.name}: {outcome.line}")
+                    for warning in outcome.warnings:
+                        books.warnings.append(f"{job.name}: {warning}")
+                        reporter.say(f"{job.name}: warning: {warning}")
+                elif _can_be_remade(job, outcome, books, remakable):
+                    books.bereft.add(job.name)
+                    reporter.say(f"{job.name}: {loss(outcome)}: made again")
+                else:
+                    books.failed.append(_failure(job, outcome, place))
+                    reporter.complain(f"{job.name}: failed: {books.failed[-1].reason}")
 
 
 def loss(error: BaseException) -> str:
@@ -165,7 +167,9 @@ def _here(
     yield from each_job(run_jobs(function, units, workers=processes, retries=retries, output_of=output_of))
 
 
-def _forgetting_networks(outcomes: Iterator[tuple[Job, Outcome]]) -> Iterator[tuple[Job, Outcome]]:
+def _forgetting_networks(
+    outcomes: Iterator[tuple[Job, Outcome]],
+) -> Generator[tuple[Job, Outcome], None, None]:
     """Give back what networks took, however the stage ends."""
     try:
         yield from outcomes

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.bench_cache import HASHING, bench_cache
+from pipeline.bench_executors import bench_executors
 from pipeline.bench_probe import SLOW_SIDE, bench_problem, plain_path
 from stages.probe import default_lambdas, fit_path
 from stages.records import FeatureTable
@@ -53,3 +54,11 @@ def test_the_cache_is_measured_in_passes_of_sha_256() -> None:
     assert {"staging, all batches", "publishing", "cache verify"} <= set(rows)
     assert len({row["bytes"] for row in rows.values()}) == 1
     assert all(row["seconds"] > 0 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_every_executor_is_measured_on_jobs_that_come_back() -> None:
+    pytest.importorskip("distributed", reason="the package distributed is not installed")
+    rows = bench_executors(20)
+    assert [row["jobs"] for row in rows] == [20, 20, 20]
+    assert all(row["all_s"] >= row["first_s"] >= 0 for row in rows)
