@@ -83,7 +83,7 @@ class Ledger:
         StudyError
             A record of another schema; the file is named.
         """
-        found, unreadable = _read_all(sorted(self.results.glob("*/*.json")))
+        found, unreadable = _read_all(sorted(self.results.glob("*/*.json"), key=str))
         every = tuple(sorted(found, key=lambda record: (record.job, record.attempt)))
         last = {record.job: record for record in every}
         finished = {record.job: record for record in every if record.status != "failed"}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,9 @@ def run_stage(
             shares = _shares(siblings or todo, processes)
             outcomes = _here(jobs, place, shares, tell, processes=processes, retries=retries)
         unheard = [] if here or elsewhere is not None or reporter.quiet else jobs
-        with told(unheard, place.output, ended, tell):
-            for job, outcome in _forgetting_networks(outcomes):
+        ending = contextlib.closing(_forgetting_networks(outcomes))
+        with told(unheard, place.output, ended, tell), ending as done:
+            for job, outcome in done:
                 ended.add(job.name)
                 tell(job.name)
                 _book(job, outcome, books, place, reporter, remakable)
@@ -176,7 +178,9 @@ def _here(
     yield from each_job(run_jobs(function, units, workers=processes, retries=retries, output_of=output_of))
 
 
-def _forgetting_networks(outcomes: Iterator[tuple[Job, Outcome]]) -> Iterator[tuple[Job, Outcome]]:
+def _forgetting_networks(
+    outcomes: Iterator[tuple[Job, Outcome]],
+) -> Generator[tuple[Job, Outcome], None, None]:
     """Give back what networks took, however the stage ends."""
     try:
         yield from outcomes

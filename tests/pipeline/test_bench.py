@@ -11,6 +11,7 @@ import pytest
 from pipeline import bench_train
 from pipeline.bench import photographs
 from pipeline.bench_cache import HASHING, bench_cache
+from pipeline.bench_executors import bench_executors
 from pipeline.bench_probe import SLOW_SIDE, bench_problem, plain_path
 from stages.probe import default_lambdas, fit_path
 from stages.records import FeatureTable, Split
@@ -81,3 +82,11 @@ def test_training_is_measured_beside_the_plain_loop_and_the_bare_step(
         ours["images_per_second"] / plain["images_per_second"], abs=0.02
     )
     assert all(row["images_per_second"] > 0 and row["steps"] == 3 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_every_executor_is_measured_on_jobs_that_come_back() -> None:
+    pytest.importorskip("distributed", reason="the package distributed is not installed")
+    rows = bench_executors(20)
+    assert [row["jobs"] for row in rows] == [20, 20, 20]
+    assert all(row["all_s"] >= row["first_s"] >= 0 for row in rows)
