@@ -121,7 +121,8 @@ def _sentences(name: str, means: Mapping[Regime, MeanReached | None], ratio: Spe
         censored = f"; {mean.censored} still rising at the longest" if mean.censored else ""
         lines.append(
             f"{name}: {_NAMES[regime]} comes within 90 % of its best odds after {least}{mean.steps:.4g} steps"
-            f"{epochs}, mean of {mean.datasets} data sets{censored}; interpolated {mean.interpolated:.4g}"
+            f"{epochs}, mean of {mean.datasets} data set{'s' * (mean.datasets > 1)}{censored}; interpolated "
+            f"{mean.interpolated:.4g}"
         )
     if ratio is not None:
         lines.append(f"{name}: {_ratio_words(ratio)}")
