@@ -121,14 +121,20 @@ def _sentences(name: str, means: Mapping[Regime, MeanReached | None], ratio: Spe
         censored = f"; {mean.censored} still rising at the longest" if mean.censored else ""
         lines.append(
             f"{name}: {_NAMES[regime]} comes within 90 % of its best odds after {least}{mean.steps:.4g} steps"
-            f"{epochs}, mean of {mean.datasets} data sets{censored}; interpolated {mean.interpolated:.4g}"
+            f"{epochs}, mean of {mean.datasets} data set{'s' * (mean.datasets > 1)}{censored}; interpolated "
+            f"{mean.interpolated:.4g}"
         )
     if ratio is not None:
-        least = "at least " if ratio.slow.censored and not ratio.fast.censored else ""
-        lines.append(
-            f"{name}: from scratch takes {least}{ratio.ratio_of_means:.3g} times as many steps as fine-tuning"
-        )
+        lines.append(f"{name}: {_ratio_words(ratio)}")
     return lines
+
+
+def _ratio_words(ratio: SpeedUp) -> str:
+    """Say how many times as many steps one regime takes, as far as the longest schedules allow."""
+    if ratio.slow.censored and ratio.fast.censored:
+        return "how many times as many steps scratch takes is not known: both still rise at their longest"
+    bound = "at least " if ratio.slow.censored else "at most " if ratio.fast.censored else ""
+    return f"from scratch takes {bound}{ratio.ratio_of_means:.3g} times as many steps as fine-tuning"
 
 
 def _figures(curves: Mapping[Cell, Mapping[Regime, _Curve]], lines: Sequence[str]) -> tuple[Any, ...]:
@@ -156,7 +162,5 @@ def _figures(curves: Mapping[Cell, Mapping[Regime, _Curve]], lines: Sequence[str
         "there. Dotted: the first length within ln 0.9 of the regime's own best log odds; where the best is the "
         f"longest, a longer one might do better. {'. '.join(lines[:12])}."
     )
-    figure = curves_figure(
-        "convergence", "Convergence", caption, panels, x_label="Steps of the schedule", doubling=False
-    )
+    figure = curves_figure("convergence", "Convergence", caption, panels, x_label="Steps of the schedule")
     return (figure,) if figure else ()

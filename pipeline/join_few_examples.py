@@ -178,7 +178,5 @@ def _figures(
         f"Hyper-parameters are chosen {_RULES[table.validation]}; nothing is refitted on validation. Dotted: where "
         f"one regime overtakes another. {'. '.join(itertools.islice(lines, 12))}."
     )
-    figure = curves_figure(
-        "few_examples", "Few examples", caption, panels, x_label="Training images a class", doubling=True
-    )
+    figure = curves_figure("few_examples", "Few examples", caption, panels, x_label="Training images a class")
     return (figure,) if figure else ()

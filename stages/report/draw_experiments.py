@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST_TICKS = 6
+"""Of an axis of steps or examples."""
+
+
 @dataclass(frozen=True)
 class ExtraFigure:
     """A figure of another experiment, drawn, with the words that go with it."""
@@ -54,7 +58,7 @@ class CurvePanel:
 
 
 def curves_figure(
-    stem: str, title: str, caption: str, panels: Sequence[CurvePanel], *, x_label: str, doubling: bool
+    stem: str, title: str, caption: str, panels: Sequence[CurvePanel], *, x_label: str
 ) -> ExtraFigure | None:
     """Draw one panel per data set, the axis below logarithmic, the other in log odds that read as percent.
 
@@ -64,8 +68,7 @@ def curves_figure(
         Of the figure.
     panels : sequence of CurvePanel
     x_label : str
-    doubling : bool
-        Whether the axis below has its ticks at the numbers studied.
+        The ticks stand at the numbers studied.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def curves_figure(
         axes = figure.subplots(rows, columns, squeeze=False)
         for place, ax in enumerate(axes.flat):
             if place < len(shown):
-                _draw(ax, shown[place], doubling)
+                _draw(ax, shown[place])
             else:
                 ax.set_axis_off()
         figure.supxlabel(x_label, fontsize=8)
@@ -102,7 +105,7 @@ def curves_figure(
     return ExtraFigure(stem, title, caption, pdf, png)
 
 
-def _draw(ax: Axes, panel: CurvePanel, doubling: bool) -> None:
+def _draw(ax: Axes, panel: CurvePanel) -> None:
     """Draw the curves of one panel."""
     ax.set_xscale("log")
     ends = [v + s * (0.0 if math.isnan(e) else e) for c in panel.curves
@@ -116,10 +119,11 @@ def _draw(ax: Axes, panel: CurvePanel, doubling: bool) -> None:
     for at in panel.marks:
         ax.axvline(at, color="#8a8a8a", linestyle=":", linewidth=0.9)
     percent_axis(ax, "y", *padded(ends))
-    if doubling:
-        numbers = sorted({x for curve in panel.curves for x in curve.x})
-        ax.set_xticks(numbers, labels=[f"{n:g}" for n in numbers])
-        ax.minorticks_off()
+    numbers = sorted({x for curve in panel.curves for x in curve.x})
+    shown = numbers[:: math.ceil(len(numbers) / MOST_TICKS)]
+    # Plain digits: the library's own labels of a logarithmic axis are mathematics, which is not read here.
+    ax.set_xticks(shown, labels=[f"{n:g}" for n in shown])
+    ax.minorticks_off()
     ax.set_title(panel.title)
 
 

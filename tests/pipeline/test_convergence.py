@@ -117,6 +117,17 @@ def test_sentences_say_at_least_where_the_longest_is_the_best(curves: Study) -> 
     assert lines[2] == "net: from scratch takes at least 10 times as many steps as fine-tuning"
 
 
+def test_where_both_still_rise_no_ratio_is_told(curves: Study) -> None:
+    made = [*rows("fine_tune", {1: 0.0, 10: 1.0}), *rows("from_scratch", {10: 0.0, 100: 1.0})]
+    lines = convergence_findings(made, curves, draw=False).lines
+    assert (
+        lines[2]
+        == "net: how many times as many steps scratch takes is not known: both still rise at their longest"
+    )
+    early = [*rows("fine_tune", {1: 0.0, 10: 1.0}), *rows("from_scratch", {10: 0.0, 100: 1.0, 1000: 0.9})]
+    assert "from scratch takes at most 10 times" in convergence_findings(early, curves, draw=False).lines[2]
+
+
 @pytest.mark.parametrize(
     ("tables", "line"),
     [
