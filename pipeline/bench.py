@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.bench_extract import bench_extract, best_of, packaged
+from pipeline.errors import StudyError
 from stages.records import Backbone, Dataset, Split, TrainRecipe
 
 Rows = list[dict[str, Any]]
@@ -22,7 +23,11 @@ BACKBONE = "tf_efficientnet_lite0"
 
 
 def bench(
-    stage: Literal["extract", "probe", "train", "cache"], *, images: int = 256, thorough: bool = False
+    stage: Literal["extract", "probe", "train", "cache"],
+    *,
+    images: int = 256,
+    thorough: bool = False,
+    growth: bool = False,
 ) -> Rows:
     """Measure one stage beside the plain way to do it.
 
@@ -34,6 +39,8 @@ def bench(
         cache takes none.
     thorough : bool
         Of the probe: also how long scikit-learn takes to come as close to the optimum; minutes to hours.
+    growth : bool
+        Of the probe, and instead of the other sides: how its time grows with rows, columns and classes.
 
     Returns
     -------
@@ -44,6 +51,12 @@ def bench(
         from pipeline.bench_cache import bench_cache
 
         return bench_cache()
+    if growth:
+        if stage != "probe":
+            raise StudyError(f"--growth is measured of the probe alone: penultimate bench probe, not {stage}")
+        from pipeline.bench_growth import bench_growth
+
+        return bench_growth()
     with tempfile.TemporaryDirectory() as folder:
         split = photographs(images, Path(folder))
         if stage == "probe":
