@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.bench_extract import bench_extract, packaged
+from pipeline.errors import StudyError
 from pipeline.executors import worker_count
 from stages.records import Backbone, Split
 
@@ -27,6 +28,7 @@ def bench(
     *,
     images: int = 256,
     thorough: bool = False,
+    growth: bool = False,
 ) -> Rows:
     """Measure one stage beside the plain way to do it.
 
@@ -38,6 +40,8 @@ def bench(
         cache takes none.
     thorough : bool
         Of the probe: also how long scikit-learn takes to come as close to the optimum; minutes to hours.
+    growth : bool
+        Of the probe, and instead of the other sides: how its time grows with rows, columns and classes.
 
     Returns
     -------
@@ -52,6 +56,12 @@ def bench(
         from pipeline.bench_executors import bench_executors
 
         return bench_executors()
+    if growth:
+        if stage != "probe":
+            raise StudyError(f"--growth is measured of the probe alone: penultimate bench probe, not {stage}")
+        from pipeline.bench_growth import bench_growth
+
+        return bench_growth()
     with tempfile.TemporaryDirectory() as folder:
         split = photographs(images, Path(folder))
         if stage == "probe":

@@ -53,11 +53,13 @@ def predict(
     "--images", type=click.IntRange(min=32), default=256, show_default=True, help="How many images."
 )
 @click.option("--thorough", is_flag=True, help="probe: also until scikit-learn is as close; takes long.")
+@click.option("--growth", is_flag=True, help="probe: instead, how its time grows with n, d and K.")
 @output_options
 def bench(
     stage: Literal["extract", "probe", "train", "cache", "executors"],
     images: int,
     thorough: bool,
+    growth: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -69,7 +71,7 @@ def bench(
     from pipeline.bench import bench as measure
     from pipeline.text_tables import rows_text
 
-    rows = measure(stage, images=images, thorough=thorough)
+    rows = measure(stage, images=images, thorough=thorough, growth=growth)
     if as_json:
         print_json(rows)
     elif not quiet:

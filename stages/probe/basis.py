@@ -24,6 +24,8 @@ STREAM_BYTES = 16 << 20
 RANK = 64
 """Eigenvectors that are kept where rows are few: the curvature of a fitted row is small, so that few
 directions of X'X rise above lambda."""
+SMALL = 320
+"""Dimensions up to which all eigenvectors cost next to nothing."""
 ALL_DIRECTIONS_ROWS = 2
 """Rows per column from which all eigenvectors are used: such data are often not separable, every direction
 rises above a weak lambda, and float32 tells them apart only in coordinates of their own."""
@@ -55,10 +57,14 @@ class Basis:
     """||X||_F^2: no eigenvalue is larger."""
     rows: int
     """n; less than the rows of ``features`` in a `subset`."""
+    shares: NDArray[np.float64]
+    """(n,) of ``total`` that each row has."""
     turn: NDArray[np.float64] | None = None
     """(m, d) Q', rows orthonormal, where X Q is held in place of X; then d stands for m elsewhere."""
     reach: NDArray[np.intp] | None = None
     """(n,) columns of the trapezoid that a row reaches, ascending."""
+    may_turn: bool = False
+    """Whether memory allows for X in other coordinates beside it."""
 
     @property
     def size(self) -> int:
@@ -95,6 +101,21 @@ class Basis:
         flat = weights.reshape(len(weights), -1)
         return np.asarray(ROUNDING * np.sqrt(self.total) * np.sqrt(np.einsum("pj,pj->p", flat, flat)))
 
+    def drift(self, weights: Array, logits: Array) -> NDArray[np.float64]:
+        """Return how far logits (n, P, K) lie from those of (P, K, d) weights, (P,) Frobenius norms.
+
+        Measured on the features as they were given where X is held in other coordinates: the two roundings
+        have nothing in common, and most often stay far below what `rounding` allows for.
+        """
+        P, K, d = weights.shape
+        if self.turn is None or self.rows != len(self.features):
+            return self.rounding(weights)
+        coefficients, square = self.coefficients(weights.reshape(-1, d)), np.zeros(P)
+        for rows, block in _centred_blocks(self.features, self.mean, np.float64):
+            apart = logits[rows] - (block @ coefficients.T).reshape(-1, P, K)
+            square += np.einsum("npk,npk->p", apart, apart)
+        return np.asarray(np.sqrt(square))
+
     def coefficients(self, weights: Array) -> Array:
         """Return (c, d) coefficients of the features for weights (c, m)."""
         return weights if self.turn is None else weights @ self.turn
@@ -107,12 +128,17 @@ class Basis:
         return replace(
             self,
             rows=len(chosen),
+            shares=self.shares[chosen],
             exact=self.exact[chosen],
             fast=self.fast[chosen],
             reach=None if self.reach is None else self.reach[chosen],
             squares=self.squares * share,
             rest=self.rest * share,
         )
+
+    def turned(self) -> tuple[Basis, NDArray[np.float64]] | None:
+        """Return X in all its eigenvectors, and these as columns; None where it is so, or memory forbids."""
+        return _turned(self) if self.may_turn else None
 
     def _held(self, dtype: Any) -> Array | None:
         """Return X in memory, if it is."""
@@ -147,12 +173,15 @@ def make_basis(features: Array, memory: int | None = None, *, turned: bool = Fal
     n, d = features.shape
     budget = max(4 * n * d, 256 << 20) if memory is None else memory
     basis = _held_basis(plain_basis(features), budget)
-    if d <= RANK or n >= ALL_DIRECTIONS_ROWS * d:
+    basis = replace(basis, may_turn=basis.exact is not None and 28 * n * d <= budget)
+    if d <= SMALL or n >= ALL_DIRECTIONS_ROWS * d:
         return _eigen_basis(basis)
-    if turned and basis.exact is not None and 28 * n * d <= budget:
+    if turned and basis.may_turn and basis.exact is not None:
         lower, turn = lower_trapezoid(basis.exact)
         reach = np.minimum(np.arange(1, n + 1), len(turn))
         basis = replace(basis, exact=lower, fast=lower.astype(np.float32), turn=turn, reach=reach)
+        if n <= SMALL:
+            return _eigen_basis(basis)
     squares, directions = _leading_directions(basis)
     rest = max(basis.total - float(squares.sum()), 0.0) / max(min(n - 1, d) - len(squares), 1)
     return replace(basis, directions=directions, squares=squares, rest=rest)
@@ -177,9 +206,13 @@ def plain_basis(features: Array) -> Basis:
     total = np.zeros(d)
     for rows in row_blocks(n, 8 * d, STREAM_BYTES):
         total += features[rows].sum(axis=0, dtype=np.float64)
-    mean = total / n
-    norm = sum(float(np.vdot(x, x)) for _, x in _centred_blocks(features, mean, np.float64))
-    return Basis(features, mean, None, None, np.zeros((d, 0), np.float32), np.zeros(0), norm / d, norm, n)
+    mean, norms = total / n, np.empty(n)
+    for rows, x in _centred_blocks(features, mean, np.float64):
+        norms[rows] = np.einsum("ij,ij->i", x, x)
+    norm = float(norms.sum())
+    shares = norms / norm if norm else norms
+    none = np.zeros((d, 0), np.float32)
+    return Basis(features, mean, None, None, none, np.zeros(0), norm / d, norm, n, shares)
 
 
 def _centred_blocks(features: Array, mean: Array, dtype: Any) -> Iterator[tuple[slice, Array]]:
@@ -192,15 +225,25 @@ def _centred_blocks(features: Array, mean: Array, dtype: Any) -> Iterator[tuple[
 
 def _eigen_basis(basis: Basis) -> Basis:
     """Return the basis with all eigenvectors: X is turned into them where it is held."""
-    gram = np.zeros((basis.size, basis.size))
-    for _, block in basis._strips(np.float64):
-        gram += block.T @ block
-    squares, turn = _eigen(gram)
     if basis.exact is None:
+        gram = np.zeros((basis.size, basis.size))
+        for _, block in basis._strips(np.float64):
+            gram += block.T @ block
+        squares, turn = _eigen(gram)
         return replace(basis, directions=turn.astype(np.float32), squares=squares)
-    exact = basis.exact @ turn
-    fast = exact.astype(np.float32)
-    return replace(basis, exact=exact, fast=fast, turn=turn.T, directions=None, squares=squares)
+    return _turned(basis)[0]
+
+
+def _turned(basis: Basis) -> tuple[Basis, NDArray[np.float64]]:
+    """Return the basis in the eigenvectors of X'X, and these as columns."""
+    assert basis.exact is not None
+    _, columns = _eigen(basis.exact.T @ basis.exact)
+    exact = basis.exact @ columns
+    # The small eigenvalues of X'X are lost beside the large ones; the lengths of the columns are not.
+    squares = np.einsum("ij,ij->j", exact, exact)
+    turn = columns.T if basis.turn is None else columns.T @ basis.turn
+    found = replace(basis, exact=exact, fast=exact.astype(np.float32), turn=turn, reach=None, may_turn=False)
+    return replace(found, directions=None, squares=squares), columns
 
 
 def _leading_directions(basis: Basis) -> tuple[Array, Array]:

@@ -41,6 +41,10 @@ INTERCEPT_SHARE = 1e-4
 ROUNDING = 4 * np.finfo(np.float64).eps
 """Of J: two objectives closer than this are the same float64 sum (all features constant: J = J_null)."""
 HALVINGS = 20
+ALIGNED = 2
+"""How far roundings of many rows may add up beyond what independent ones do."""
+MEASURED = 1.01
+"""Drift in units of `Basis.rounding` up to which the logits were just formed."""
 BLUR = 0.1
 """Share of the goal that the drift of the logits may take up before they are formed anew."""
 
@@ -54,10 +58,19 @@ class Solver:
     null: Array
     """(P,) J_null."""
 
-    def solve(self, start: Point, l2_lambda: float, tolerance: float, *, doubtful: bool = False) -> Solution:
+    def solve(
+        self,
+        start: Point,
+        l2_lambda: float,
+        tolerance: float,
+        *,
+        doubtful: bool = False,
+        patience: float = np.inf,
+    ) -> Solution:
         """Improve the start (in place) until every problem has converged or none gains any more.
 
-        A ``doubtful`` start is first measured in float32, which may find it wanting and never good.
+        A ``doubtful`` start is first measured in float32, which may find it wanting and never good. Beyond
+        ``patience`` passes no further step is begun.
         """
         point, passes = start, 1
         now = self.evaluate(point, l2_lambda, tolerance, coarse=doubtful, floor=False)
@@ -69,7 +82,7 @@ class Solver:
             part, solver, now = point.take(active), self.take(active), now.take(active)
         dtype: type = np.float32
         for _ in range(MAX_STEPS):
-            if not len(active):
+            if not len(active) or passes > patience:
                 break
             step, products = solver.newton_step(now, l2_lambda, dtype)
             after, halved = solver._advance(part, now, step, l2_lambda, tolerance)
@@ -133,13 +146,16 @@ class Solver:
     def _blur(self, point: Point, residuals: Array, norm: Array, l2_lambda: float) -> Array:
         """Return what the drift of the logits may add to the bound, (P,).
 
-        It moves J by no more than ||R|| drift, and the gradient by sqrt(top) c drift, where the curvature of
-        a row is at most c = 1 / 2, and at most twice what its true class lacks to 1.
+        A row's part of the drift goes like its length, and rows are rounded independently of each other: it
+        moves J by the residuals times that, and the gradient by the row times its curvature times that, both
+        summed as squares. The curvature of a row is at most 1 / 2, and at most twice its residual.
         """
-        sizes = np.sqrt(np.einsum("npk,npk->p", residuals, residuals))
-        peaks = np.maximum(residuals.max(axis=(0, 2)), -residuals.min(axis=(0, 2)))
-        moved = np.sqrt(self.basis.total) * np.minimum(0.5, 2 * peaks) * point.drift
-        return np.asarray(sizes * point.drift + (norm + moved / 2) * moved / l2_lambda)
+        drift = ALIGNED * point.drift
+        sizes = np.einsum("npk,npk->np", residuals, residuals)
+        shares = self.basis.shares
+        bends = shares**2 @ np.minimum(0.25, 4 * sizes)
+        moved = drift * np.sqrt(self.basis.total * bends)
+        return np.asarray(drift * np.sqrt(shares @ sizes) + (norm + moved / 2) * moved / l2_lambda)
 
     def newton_step(self, now: Evaluation, l2_lambda: float, dtype: type) -> tuple[tuple[Array, Array], int]:
         """Return the Newton step (P, K, d) and (P, K), and the products it took.
@@ -204,11 +220,11 @@ class Solver:
         """Form the logits anew from the weights, where what has gathered in them stands before the goal."""
         blurred = now.blur > BLUR * np.maximum(now.goal, 0)
         fresh = self.basis.rounding(point.weights)
-        if not (blurred & (point.drift > 2 * fresh)).any():
+        if not (blurred & (point.drift > MEASURED * fresh)).any():
             return now
         flat = self.basis.forward(point.weights.reshape(-1, point.weights.shape[-1]))
         point.logits[...] = flat.reshape(point.logits.shape)
-        point.drift = fresh
+        point.drift = np.minimum(fresh, self.basis.drift(point.weights, point.logits))
         return self.evaluate(point, l2_lambda, tolerance, floor=floor)
 
     def take(self, problems: Array) -> Solver:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,3 +118,12 @@ class Solution:
     """Over the features, forth and back."""
     opening: float
     """`Evaluation.strain` of the start."""
+
+    def turned(self, columns: Array, rounding: Array) -> Solution:
+        """Return the solution with its weights in other coordinates, ``weights @ columns``.
+
+        ``rounding`` (P,) is what that may move the logits by.
+        """
+        point = replace(self.point, weights=self.point.weights @ columns, drift=self.point.drift + rounding)
+        seen = replace(self.evaluation, gradient=self.evaluation.gradient @ columns)
+        return replace(self, point=point, evaluation=seen)

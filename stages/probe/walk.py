@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ FINE = 1e-5
 """Tolerance below which float32 is too coarse to tell increments apart."""
 STRAIN = 1e-3
 """Least strain from which growth to the next lambda is reckoned."""
+PATIENCE = 120
+"""Passes at one lambda after which the walk goes on in coordinates that tell all directions apart."""
 KEPT_LOGITS_BYTES = 64 << 20
 SAMPLE_ROWS = 4096
 GROWTH_ROWS = 200
@@ -140,7 +142,7 @@ def walk(
     dtype = np.float64 if tolerance < FINE else np.float32
     trail = Trail(solver, 8 * n * P * K <= KEPT_LOGITS_BYTES, dtype)
     steps = list(_steps(solver, np.asarray(grid, dtype=np.float64), start is None))
-    strain, growth = 1.0, 1.0
+    strain, growth, home = 1.0, 1.0, None
     for l2_lambda, wanted in steps:
         if trail.last is not None:
             point = trail.predict(l2_lambda)
@@ -150,12 +152,22 @@ def walk(
             zeros = np.zeros((P, K, solver.basis.size)), solver.loss.null()[1].copy()
             point = Point(*zeros, np.zeros((n, P, K)), np.zeros(P))
         aim = tolerance if wanted else max(tolerance, LOOSE)
-        solution = solver.solve(point, l2_lambda, aim, doubtful=tolerance >= FINE and strain * growth > 1)
+        patience = PATIENCE if home is None and solver.basis.may_turn else np.inf
+        doubtful = tolerance >= FINE and strain * growth > 1
+        solution = solver.solve(point, l2_lambda, aim, doubtful=doubtful, patience=patience)
+        if solution.passes > patience and (turned := solver.basis.turned()) is not None:
+            home, solver = turned[1], replace(solver, basis=turned[0])
+            moved = solution.turned(home, solver.basis.rounding(solution.point.weights))
+            trail, passes = Trail(solver, trail.keep_logits, dtype), solution.passes
+            solution = solver.solve(moved.point, l2_lambda, aim)
+            solution.passes += passes
         trail.add(l2_lambda, solution.point)
         growth = solution.opening / strain
         strain = max(solution.evaluation.strain, STRAIN)
-        if wanted:
+        if wanted and home is None:
             yield l2_lambda, solution
+        elif wanted and home is not None:
+            yield l2_lambda, solution.turned(home.T, solver.basis.rounding(solution.point.weights))
 
 
 def _steps(solver: Solver, grid: Array, from_null: bool) -> Iterator[tuple[float, bool]]:

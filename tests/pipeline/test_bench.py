@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import bench_train
-from pipeline.bench import photographs
+from pipeline import bench_growth, bench_train
+from pipeline.bench import bench, photographs
 from pipeline.bench_cache import HASHING, bench_cache
 from pipeline.bench_executors import bench_executors
-from pipeline.bench_probe import SLOW_SIDE, bench_problem, plain_path
+from pipeline.bench_probe import RECIPE, SLOW_SIDE, bench_problem, plain_path
+from pipeline.errors import StudyError
 from stages.probe import default_lambdas, fit_path
 from stages.records import FeatureTable, Split
 
@@ -27,13 +28,34 @@ def table() -> FeatureTable:
 
 def test_every_side_is_measured_against_the_certified_optimum(table: FeatureTable) -> None:
     rows = {row["side"]: row for row in bench_problem("blobs", table, table, 1)}
-    assert len(rows) == 6
+    assert len(rows) == 7
     ours, theirs = rows["penultimate path, certified to 1e-3"], rows[SLOW_SIDE]
     assert ours["worst_suboptimality"] <= 1e-3
     assert theirs["times_as_fast"] == 1.0
     assert ours["floor_seconds"] >= 0
     assert rows["scikit-learn path, tol 1e-4"]["worst_suboptimality"] > ours["worst_suboptimality"]
-    assert rows["LogisticRegressionCV, 5 folds"]["worst_suboptimality"] is None
+    selected = rows["penultimate 5-fold selection + refit, certified"]
+    assert selected["worst_suboptimality"] <= 1e-3
+    for side in (selected, rows["LogisticRegressionCV, 5 folds"], rows[RECIPE]):
+        assert np.abs(np.log(default_lambdas() / side["l2_lambda"])).min() < 0.01
+        assert side["worst_suboptimality"] == side["median_suboptimality"]
+        assert 0.4 < side["test_score"] <= 1
+
+
+def test_growth_is_measured_over_a_factor_of_sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_growth, "BASE", {"n": 40, "d": 4, "K": 2})
+    monkeypatch.setattr(bench_growth, "FIRST", {"n": 20, "d": 2})
+    rows = bench_growth.bench_growth(1, lambdas=4)
+    assert [row["n"] for row in rows] == [20, 40, 80, 160, 320, *[40] * 5]
+    assert [row["d"] for row in rows] == [*[4] * 5, 2, 4, 8, 16, 32]
+    assert all(row["converged"] == 4 for row in rows)
+    assert all(row["peak_mb"] > 0 for row in rows)
+    assert bench_growth.exponent([10, 20, 40], [1.0, 4.0, 16.0]) == pytest.approx(2)
+
+
+def test_growth_is_of_the_probe_alone() -> None:
+    with pytest.raises(StudyError, match="penultimate bench probe"):
+        bench("extract", growth=True)
 
 
 def test_a_thorough_bench_ends_when_the_other_side_is_as_close(table: FeatureTable) -> None:

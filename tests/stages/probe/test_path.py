@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from stages.errors import ProbeError
 from stages.probe import certify, default_lambdas, fit_path
+from stages.probe.basis import Basis
 
 GRID = [1e3, 1e1, 1e-1, 1e-3]
 
@@ -166,6 +167,45 @@ def test_ill_conditioned_features_reach_tight_tolerances():
                 X, y, path.coefficients[i], path.intercepts[i], path.lambdas[i], tolerance=2 * tolerance
             )
             assert seen.converged
+
+
+def ill_conditioned(n, d, seed=0):
+    """Features of condition number 1e8, in directions that are nobody's axes."""
+    rng = np.random.default_rng(seed)
+    m = min(n, d)
+    U, V = np.linalg.qr(rng.normal(size=(n, m)))[0], np.linalg.qr(rng.normal(size=(d, m)))[0]
+    return (U * np.logspace(4, -4, m)) @ V.T, rng.integers(0, 3, n)
+
+
+@pytest.mark.parametrize(("n", "d"), [(150, 100), (60, 90)])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-7])
+def test_labels_that_ill_conditioned_features_hardly_explain(n, d, tolerance):
+    """Every direction matters, the least one as well."""
+    X, y = ill_conditioned(n, d)
+    grid = default_lambdas()[::4]
+    path = fit_path(X, y, grid, tolerance=tolerance)
+    assert path.converged.all()
+    for i, l2_lambda in enumerate(grid):
+        seen = certify(X, y, path.coefficients[i], path.intercepts[i], l2_lambda, tolerance=tolerance)
+        assert seen.objective == pytest.approx(path.objective[i], rel=1e-11)
+
+
+@pytest.mark.parametrize(("n", "d"), [(150, 100), (60, 90)])
+def test_a_walk_that_strains_goes_on_in_other_coordinates(monkeypatch, n, d):
+    X, y = ill_conditioned(n, d)
+    alone = fit_path(X, y, GRID, tolerance=1e-7)
+    monkeypatch.setattr("stages.probe.basis.SMALL", 8)
+    monkeypatch.setattr("stages.probe.walk.PATIENCE", 10)
+    turned = []
+    turn = Basis.turned
+    monkeypatch.setattr(Basis, "turned", lambda basis: turned.append(basis) or turn(basis))
+    path = fit_path(X, y, GRID, tolerance=1e-7)
+    assert len(turned) == 1
+    assert path.converged.all()
+    assert path.objective == pytest.approx(alone.objective, rel=1e-6)
+    assert (path.estimate <= path.bound + 1e-12 * path.objective).all()
+    seen = certify(X, y, path.coefficients[3], path.intercepts[3], GRID[3], tolerance=1e-6)
+    assert seen.objective == pytest.approx(path.objective[3], rel=1e-11)
 
 
 def test_many_more_rows_than_columns(blobs, independent):
