@@ -49,7 +49,8 @@ def _measured(size: dict[str, int], threads: int | None, lambdas: int) -> dict[s
     from stages.probe import default_lambdas, fit_path
 
     features, labels = realistic(size["n"], size["d"], size["K"])
-    grid = np.geomspace(*default_lambdas()[[-1, 0]], lambdas)
+    usual = default_lambdas()
+    grid = np.geomspace(usual[-1], usual[0], lambdas)
     clock = time.process_time()
     path = fit_path(features, labels, grid, threads=threads)
     seconds = time.process_time() - clock
