@@ -23,8 +23,9 @@ from stages.vision.fetch import fetch_weights
 from stages.vision.weights import load_into
 
 _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
-_HEADS_OF_PORTS = ("last_linear", "AuxLogits")
-"""What the public pretrained-models ports call classifiers, whatever the network."""
+_HEADS_OF_PORTS = ("last_linear", "AuxLogits", "classifier")
+"""What the public pretrained-models ports call classifiers, and what weights kept by a training of ours do, whatever
+the network."""
 _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     # The published weights expect the input transform; auxiliary classifiers are no part of a backbone.
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},

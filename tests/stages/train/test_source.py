@@ -135,14 +135,15 @@ def test_dropout_of_the_recipe_stands_before_both_kinds_of_classifier() -> None:
     assert {head.dropout.p for head in network.auxiliary.heads} == {0.3}
 
 
-def test_weights_that_were_kept_are_a_backbone(colours, tmp_path) -> None:
+@pytest.mark.parametrize("name", ["test_resnet.r160_in1k", "torchvision/googlenet"])
+def test_weights_that_were_kept_are_a_backbone(name: str, colours, tmp_path) -> None:
     """Scales are ones, nothing of a head is in the file, and it loads like any other."""
-    backbone = resolve("test_resnet.r160_in1k", weights="random", size=32)
+    backbone = resolve(name, weights="random", size=32)
     train_from_scratch(
         backbone, colours, RECIPE, learning_rate=0.1, weight_decay=0.0, score_on="test", folder=tmp_path,
         keep_weights=True, switches=NO_SCALE,
     )  # fmt: skip
     file = tmp_path / "weights.safetensors"
     assert not any("auxiliary" in name for name in load_file(file))
-    again = build_network(resolve("test_resnet.r160_in1k", weights=f"file:{file}", size=32))
+    again = build_network(resolve(name, weights=f"file:{file}", size=32))
     assert all(torch.equal(m.weight, torch.ones_like(m.weight)) for m in norms(again))
