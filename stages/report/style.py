@@ -154,7 +154,7 @@ def shortened(name: str, most: int = 26) -> str:
     Examples
     --------
     >>> shortened("vit_large_patch14_clip_336.openai_ft_in12k_in1k")
-    'vit_large_patch1...12k_in1k'
+    'vit_large_patch1...2k_in1k'
     """
     kept = (
         name if len(name) <= most else f"{name[: math.ceil(most * 0.6)]}...{name[-math.floor(most * 0.3) :]}"
