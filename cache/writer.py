@@ -174,7 +174,8 @@ class Writer:
         """Remove what was staged."""
         if self._log is not None:
             self._log.restart()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # rmtree ignores every error but that of closing a folder
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._opening, self._ids, self._rows = None, set(), 0
         if self.published is None:
             self.next_row = 0
