@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pipeline.config import Study
-from pipeline.jobs import STAGE_OF_REGIME, Part, Planned, State
+from pipeline.jobs import Part, Planned
 from pipeline.ledger import History
-from pipeline.plan_training import plan_cell
+from pipeline.plan_training import plan_cell, plan_without_images
 from pipeline.resolve import Resolved, with_network
-from pipeline.states import score_columns
 from pipeline.tables_experiments import ConvergenceTable
 from stages.records import Regime
 
@@ -37,12 +36,8 @@ def plan_convergence(
                     images = resolved.images.get(name)
                     if images is not None:
                         jobs = plan_cell(study, regime, own, backbone, images, history, suffix=suffix)
-                        yield from (replace(job, part=part) for job in jobs)
-                        continue
-                    for seed in training.seeds:  # without images what is there is taken as it is
-                        job = f"{regime}/{backbone.label}/{name}{suffix}/final,seed={seed}"
-                        columns = score_columns(study, backbone, name, regime, seed=seed)
-                        record = history.finished.get(job)
-                        state: State = "done" if record else "waiting"
-                        why = str(record.path) if record else resolved.absent[name]
-                        yield Planned(job, STAGE_OF_REGIME[regime], state, why, columns=columns, part=part)
+                    else:
+                        jobs = plan_without_images(
+                            study, regime, own, backbone, name, resolved, history, suffix=suffix
+                        )
+                    yield from (replace(job, part=part) for job in jobs)

@@ -13,11 +13,11 @@ from typing import Any
 from cache import Store, sha256_of
 from pipeline.config import Study
 from pipeline.errors import StudyError
-from pipeline.jobs import STAGE_OF_REGIME, Part, Planned, ProbeJob, ProbeRows, State
+from pipeline.jobs import Part, Planned, ProbeJob, ProbeRows
 from pipeline.ledger import History
-from pipeline.plan_training import plan_cell
+from pipeline.plan_training import plan_cell, plan_without_images
 from pipeline.resolve import Images, Resolved, with_network
-from pipeline.states import score_columns, state_of
+from pipeline.states import state_of
 from pipeline.subsets import SmallSet, rows_of_entries, small_sets
 from pipeline.tables_experiments import FewExamplesTable
 from stages.records import Regime
@@ -141,11 +141,7 @@ def _trainings(
                 yield from plan_cell(
                     study, regime, table, backbone, small.images, history, suffix=small.suffix, refit=False
                 )
-                continue
-            for seed in table.seeds:  # without images what is there is taken as it is
-                name = f"{regime}/{backbone.label}/{dataset}{small.suffix}/final,seed={seed}"
-                columns = score_columns(study, backbone, dataset, regime, seed=seed)
-                record = history.finished.get(name)
-                state: State = "done" if record else "waiting"
-                why = str(record.path) if record else resolved.absent[dataset]
-                yield Planned(name, STAGE_OF_REGIME[regime], state, why, columns=columns)
+            else:
+                yield from plan_without_images(
+                    study, regime, table, backbone, dataset, resolved, history, suffix=small.suffix
+                )

@@ -110,7 +110,7 @@ def plan_regime(
             if images is not None:
                 yield from plan_cell(study, regime, table, backbone, images, history)
                 continue
-            yield from _plan_without_images(study, regime, table, backbone, entry.name, resolved, history)
+            yield from plan_without_images(study, regime, table, backbone, entry.name, resolved, history)
 
 
 def plan_cell(
@@ -137,7 +137,7 @@ def plan_cell(
     yield from _plan_cell(replace(cell, refit=refit), history)
 
 
-def _plan_without_images(
+def plan_without_images(
     study: Study,
     regime: Regime,
     table: TrainTable,
@@ -145,10 +145,18 @@ def _plan_without_images(
     dataset: str,
     resolved: Resolved,
     history: History,
+    *,
+    suffix: str = "",
 ) -> Iterator[Planned]:
-    """Take the results that are there as they are: without the images nothing can be compared or run."""
+    """Take the results that are there as they are: without the images nothing can be compared or run.
+
+    Parameters
+    ----------
+    suffix : str
+        As in `plan_cell`.
+    """
     for seed in table.seeds:
-        name = f"{regime}/{backbone.label}/{dataset}/final,seed={seed}"
+        name = f"{regime}/{backbone.label}/{dataset}{suffix}/final,seed={seed}"
         columns = score_columns(study, backbone, dataset, regime, seed=seed)
         record = history.finished.get(name)
         if record is not None:
