@@ -175,7 +175,7 @@ def summary_of(index: Index) -> dict[str, Any]:
         "dtype": features.dtype,
         "excluded": len(index.excluded),
         _DIGESTS: {name: sha256_of(value) for name, value in index.ingredients.items()},
-        "key": index.key.digest,
+        "key": index.key_digest,
         "multi_label": index.multi_label,
         "rows": index.rows,
     }

@@ -156,8 +156,8 @@ def load(
         return index_sha256 == proved or verified.knows(status, index_sha256, digest)
 
     with open_entry(path, known) as opened:
-        if not opened.known and opened.index.key.digest != digest:
-            raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest}")
+        if not opened.known and opened.index.key_digest != digest:
+            raise DefectError(f"holds the key {opened.index.key_digest}, expected {digest}")
         entry = map_entry(path, opened)
         if not opened.known:
             verify_values(entry, opened, progress)

@@ -87,7 +87,7 @@ def import_entry(store: Store, source: Path, *, key: CacheKey | str | None = Non
     require_file(source, "name an exported entry")
     refusal = Refusal(str(source), advice="ask whoever gave it to export it again")
     with refusing(source, refusal), open_entry(source.resolve()) as opened:
-        digest = opened.index.key.digest
+        digest = opened.index.key_digest
         if key is not None and digest != digest_of_key(key):
             raise DefectError(f"holds the key {digest}, expected {digest_of_key(key)}")
     waiting = temporary_name(incoming_folder(store) / digest)

@@ -26,6 +26,7 @@ from cache.system import READ_FLAGS, read_piece
 PIECES = (1 << 14, 1 << 18)
 """Bytes that are read: most heads end in the first piece, those of a thousand classes in the second."""
 _FIELDS = ("arrays", "block_bytes", "class_names", "coordinates", "data_sha256", "excluded")
+_NEXT = ',"ingredients":'
 _NUMBERS = struct.Struct("<16sIIQQ")
 _DECODER = json.JSONDecoder()
 _FEATURES = {"<f4", "<f2"}
@@ -63,7 +64,7 @@ def read_head(path: Path, key: str) -> tuple[os.stat_result, dict[str, Any]] | N
             for count in PIECES:
                 raw = read_piece(descriptor, count, 0)
                 with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, RecursionError):
-                    return status, {**_summary(_fields(_index_piece(raw)), status.st_size), "key": key}
+                    return status, {**_summary(leading_fields(_index_piece(raw))[0], status.st_size), "key": key}
     except OSError:
         return None
     finally:
@@ -84,8 +85,14 @@ def _index_piece(raw: bytes) -> str:
     return codecs.getincrementaldecoder("utf-8")().decode(piece)
 
 
-def _fields(text: str) -> dict[str, Any]:
-    """Decode the first fields of an index, in their order."""
+def leading_fields(text: str) -> tuple[dict[str, Any], int]:
+    """Decode the fields of an index in front of its ingredients; return them, and where those begin.
+
+    Raises
+    ------
+    ValueError
+        The text is no canonical index, or ends too early.
+    """
     fields: dict[str, Any] = {}
     position = 0
     for name in _FIELDS:
@@ -93,9 +100,9 @@ def _fields(text: str) -> dict[str, Any]:
         if not text.startswith(label, position):
             raise ValueError(f"no {name} where it should stand")
         fields[name], position = _DECODER.raw_decode(text, position + len(label))
-    if not text.startswith(',"ingredients":', position):
+    if not text.startswith(_NEXT, position):
         raise ValueError("the piece ends too early")
-    return fields
+    return fields, position + len(_NEXT)
 
 
 def _summary(fields: dict[str, Any], file_bytes: int) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cache.keys import CacheKey, sha256_of
+from cache.keys import CacheKey, canonical_json, sha256_of
 
 BLOCK_BYTES = 1 << 22
 """Bytes of an array that share one SHA-256."""
@@ -39,7 +41,8 @@ class ArraySpec:
 class Index:
     """Everything an entry says about itself."""
 
-    ingredients: Mapping[str, Any]
+    ingredients_json: bytes
+    """Canonical JSON; there is a line of it for each sample, and few who read an entry ask for them."""
     coordinates: Mapping[str, str | int | float]
     class_names: tuple[str, ...]
     multi_label: bool
@@ -51,9 +54,20 @@ class Index:
     """Of everything behind the user block."""
 
     @cached_property
+    def ingredients(self) -> dict[str, Any]:
+        """What the entry was made from."""
+        plain: dict[str, Any] = json.loads(self.ingredients_json)
+        return plain
+
+    @cached_property
+    def key_digest(self) -> str:
+        """The digest of the key that the ingredients give."""
+        return hashlib.sha256(self.ingredients_json).hexdigest()
+
+    @cached_property
     def key(self) -> CacheKey:
         """The key that the ingredients give."""
-        return CacheKey(sha256_of(self.ingredients), self.ingredients, proved=True)
+        return CacheKey(self.key_digest, self.ingredients, proved=True)
 
     @property
     def rows(self) -> int:
@@ -63,14 +77,20 @@ class Index:
     @property
     def content_digest(self) -> str:
         """Digest of the values alone: the same whatever HDF5 wrote around them."""
-        plain = self.to_json()
+        plain = self._fields()
         for spec in plain["arrays"].values():
             del spec["offset"]
         values = ("arrays", "class_names", "excluded", "multi_label", "row_metadata")
-        return sha256_of({name: plain[name] for name in values})
+        return sha256_of({name: plain[name] for name in values}, parsed=True)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plain form that goes into the file."""
+    def to_json(self) -> bytes:
+        """Return the canonical JSON that goes into the file."""
+        pieces = {name: canonical_json(value, parsed=True) for name, value in self._fields().items()}
+        pieces["ingredients"] = self.ingredients_json
+        return b"{" + b",".join(b'"%s":%s' % (name.encode(), pieces[name]) for name in sorted(pieces)) + b"}"
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the plain form of all but the ingredients; every key in it is a str."""
         return {
             "arrays": {name: _spec_to_json(spec) for name, spec in self.arrays.items()},
             "block_bytes": BLOCK_BYTES,
@@ -78,7 +98,6 @@ class Index:
             "coordinates": dict(self.coordinates),
             "data_sha256": self.data_sha256,
             "excluded": [list(pair) for pair in self.excluded],
-            "ingredients": self.ingredients,
             "multi_label": self.multi_label,
             "row_metadata": {name: list(column) for name, column in self.row_metadata.items()},
         }

@@ -50,8 +50,14 @@ def canonical_json(obj: Any, *, parsed: bool = False) -> bytes:
         raise InvalidInputError(f"no canonical JSON for {type(obj).__name__}: {error}") from error
 
 
-def canonical_pieces(mapping: Mapping[str, Any]) -> Iterator[bytes]:
+def canonical_pieces(mapping: Mapping[str, Any], *, parsed: bool = False) -> Iterator[bytes]:
     """Yield the canonical JSON of a mapping field by field, so that no more than one lies in memory.
+
+    Parameters
+    ----------
+    mapping : mapping
+    parsed : bool
+        As `canonical_json`.
 
     Raises
     ------
@@ -66,7 +72,7 @@ def canonical_pieces(mapping: Mapping[str, Any]) -> Iterator[bytes]:
     before = b"{"
     for name in sorted(mapping):
         yield before + canonical_json(name) + b":"
-        yield canonical_json(mapping[name])
+        yield canonical_json(mapping[name], parsed=parsed)
         before = b","
     yield b"}" if mapping else b"{}"
 
@@ -152,13 +158,12 @@ _LEAVES = frozenset({str, int, float, bool, type(None)})
 
 def _refuse_other_keys(obj: Any) -> None:
     """Refuse mapping keys that json would silently turn into text; a call for each leaf would be slow."""
-    if isinstance(obj, dict | Mapping):  # Mapping alone is slow, and a dict is what there mostly is
-        for name, value in obj.items():
+    if type(obj) is not list and isinstance(obj, dict | Mapping):  # the look at Mapping alone is slow
+        for name in obj:
             if not isinstance(name, str):
                 raise TypeError(f"mapping key {name!r} is no text")
-            if type(value) not in _LEAVES:
-                _refuse_other_keys(value)
-    elif isinstance(obj, list | tuple):
+        _refuse_other_keys(list(obj.values()))
+    elif isinstance(obj, list | tuple) and not _LEAVES.issuperset(map(type, obj)):
         for value in obj:
             if type(value) not in _LEAVES:
                 _refuse_other_keys(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
 from cache.errors import NO_TEXT, InvalidInputError
@@ -11,6 +11,8 @@ from cache.errors import NO_TEXT, InvalidInputError
 MAXIMUM_NAME_BYTES = 1024
 """Of an id, a class name, a coordinate, in UTF-8."""
 _LARGEST_NUMBER = 2**53
+_WIDEST = 4
+"""Bytes of a character in UTF-8, at most."""
 
 
 def check_text(value: object, what: str) -> str:
@@ -32,6 +34,27 @@ def check_text(value: object, what: str) -> str:
     return value
 
 
+def check_texts(values: Sequence[object], what: str) -> tuple[str, ...]:
+    """Return texts that are each as `check_text` wants them; many of them at the price of one.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the first that is not.
+    """
+    texts = [value for value in values if isinstance(value, str)]
+    shortest, longest = min(map(len, texts), default=0), max(map(len, texts), default=0)
+    # Characters that are no text are told one by one, so the texts may be looked at as one.
+    if (
+        len(texts) == len(values)
+        and shortest
+        and longest * _WIDEST <= MAXIMUM_NAME_BYTES
+        and not NO_TEXT.search("".join(texts))
+    ):
+        return tuple(texts)
+    return tuple(check_text(value, what) for value in values)
+
+
 def check_class_names(names: object) -> tuple[str, ...]:
     """Return class names: at least one, each a text, none twice.
 
@@ -42,7 +65,7 @@ def check_class_names(names: object) -> tuple[str, ...]:
     """
     if not isinstance(names, list | tuple) or not names:
         raise InvalidInputError("class names are no list with at least one name")
-    checked = tuple(check_text(name, "class name") for name in names)
+    checked = check_texts(names, "class name")
     if len(set(checked)) != len(checked):
         raise InvalidInputError("a class name occurs twice")
     return checked
@@ -109,7 +132,6 @@ def check_columns(columns: object, rows: int) -> dict[str, tuple[str | None, ...
             raise InvalidInputError(
                 f"row metadata {name!r} is no list with one value for each of {rows} rows"
             )
-        checked[name] = tuple(
-            None if cell is None else check_text(cell, f"row metadata {name}") for cell in column
-        )
+        check_texts([cell for cell in column if cell is not None], f"row metadata {name}")
+        checked[name] = tuple(column)
     return checked

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cache.errors import InvalidInputError
+from cache.head import leading_fields
 from cache.index import ARRAY_NAMES, BLOCK_BYTES, ArraySpec, Index, block_count
-from cache.keys import canonical_pieces
+from cache.keys import canonical_json, canonical_pieces
 from cache.layout import DefectError, memory_bound
 from cache.names import check_class_names, check_columns, check_coordinates, check_excluded
 
@@ -45,9 +46,11 @@ def parse_index(raw: bytes, block_bytes: int, file_bytes: int, *, known: bool = 
     DefectError
         With the first defect found.
     """
-    if not known:
+    if known:
+        plain = _known(raw)
+    else:
         _refuse_bloat(raw, file_bytes)
-    plain = _plain(raw, known)
+        plain = _plain(raw)
     arrays = _arrays(plain["arrays"])
     _check_places(arrays, block_bytes, file_bytes)
     try:
@@ -56,7 +59,7 @@ def parse_index(raw: bytes, block_bytes: int, file_bytes: int, *, known: bool = 
         else:
             columns = check_columns(plain["row_metadata"], arrays["features"].shape[0])
         index = Index(
-            ingredients=plain["ingredients"],
+            ingredients_json=plain["ingredients"],
             coordinates=check_coordinates(plain["coordinates"]),
             class_names=check_class_names(plain["class_names"]),
             multi_label=plain["multi_label"],
@@ -71,15 +74,29 @@ def parse_index(raw: bytes, block_bytes: int, file_bytes: int, *, known: bool = 
     return index
 
 
-def _plain(raw: bytes, known: bool) -> dict[str, Any]:
-    """Decode canonical JSON with exactly the fields of an index."""
+def _known(raw: bytes) -> dict[str, Any]:
+    """Decode an index that was checked before; its ingredients stay the bytes that they are."""
+    text = raw.decode("utf-8")
+    try:
+        plain, begin = leading_fields(text)
+        # No later field spells this, nor can a text, in which quotes are escaped.
+        end = max(text.rfind(f',"multi_label":{value},"row_metadata":{{') for value in ("false", "true"))
+        _need(end > begin, "its index lacks fields or has others")
+        plain.update(json.loads("{" + text[end + 1 :]))
+    except (ValueError, RecursionError) as error:
+        raise DefectError(f"its index is no canonical JSON ({ascii(str(error))[:80]})") from error
+    plain["ingredients"] = text[begin:end].encode("utf-8")
+    return plain
+
+
+def _plain(raw: bytes) -> dict[str, Any]:
+    """Decode canonical JSON with exactly the fields of an index; its ingredients are bytes again."""
     try:
         plain = json.loads(raw.decode("utf-8"))
         _need(isinstance(plain, dict), "its index is no JSON object")
-        canonical = known or _is_canonical(plain, raw)
+        _need(_is_canonical(plain, raw), "its index is no canonical JSON")
     except (ValueError, RecursionError) as error:
         raise DefectError(f"its index is no canonical JSON ({ascii(str(error))[:80]})") from error
-    _need(canonical, "its index is no canonical JSON")
     _need(set(plain) == _FIELDS, "its index lacks fields or has others")
     _need(
         type(plain["block_bytes"]) is int and plain["block_bytes"] == BLOCK_BYTES,
@@ -90,7 +107,7 @@ def _plain(raw: bytes, known: bool) -> dict[str, Any]:
     _need(
         isinstance(plain["ingredients"], dict) and bool(plain["ingredients"]), "its index has no ingredients"
     )
-    return dict(plain)
+    return {**plain, "ingredients": canonical_json(plain["ingredients"], parsed=True)}
 
 
 def _refuse_bloat(raw: bytes, file_bytes: int) -> None:
@@ -101,7 +118,7 @@ def _refuse_bloat(raw: bytes, file_bytes: int) -> None:
 def _is_canonical(plain: dict[str, Any], raw: bytes) -> bool:
     """Whether the values are spelled in these bytes the one way there is."""
     position = 0
-    for piece in canonical_pieces(plain):
+    for piece in canonical_pieces(plain, parsed=True):
         if not raw.startswith(piece, position):
             return False
         position += len(piece)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache.errors import InvalidInputError
 from cache.keys import canonical_json
-from cache.names import check_class_names, check_columns, check_coordinates, check_excluded, check_text
+from cache.names import check_class_names, check_columns, check_coordinates, check_excluded, check_texts
 
 _FIELDS = {"coordinates", "class_names", "multi_label", "expected_rows", "provenance"}
 _CHECK_ROWS = 4096
@@ -100,7 +100,7 @@ def check_batch(
         raise InvalidInputError(
             f"features are {features.dtype} {features.shape}: expected (b, d) float32 or float16"
         )
-    names = tuple(check_text(name, "id") for name in ids)
+    names = check_texts(ids, "id")
     if len(names) != len(features):
         raise InvalidInputError(f"{len(names)} ids for {len(features)} rows of features")
     check_finite(features, names)
@@ -157,7 +157,7 @@ def check_ids(raw: NDArray[Any]) -> tuple[str, ...]:
         No UTF-8, empty, control characters, one id twice.
     """
     try:
-        ids = tuple(check_text(name.decode("utf-8"), "id") for name in raw.tolist())
+        ids = check_texts([name.decode("utf-8") for name in raw.tolist()], "id")
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"an id is no UTF-8: {error.reason}") from error
     refuse_repeated(ids, ())
@@ -172,7 +172,10 @@ def refuse_repeated(ids: Sequence[str], seen: Collection[str]) -> None:
     InvalidInputError
         Naming the first id that occurs twice.
     """
-    fresh: set[str] = set()
+    fresh = set(ids)
+    if len(fresh) == len(ids) and fresh.isdisjoint(seen):
+        return
+    fresh.clear()
     for name in ids:
         if name in fresh or name in seen:
             raise InvalidInputError(f"id {name!r:.120} occurs twice")

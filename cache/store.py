@@ -270,8 +270,8 @@ class Store:
     def index(self, path: Path, digest: str) -> tuple[os.stat_result, Index]:
         """Read and check the index of one entry."""
         with refusals(path, self.root), open_entry(path) as opened:
-            if opened.index.key.digest != digest:
-                raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest}")
+            if opened.index.key_digest != digest:
+                raise DefectError(f"holds the key {opened.index.key_digest}, expected {digest}")
             return opened.status, opened.index
 
     def _tell_of_damage(self, error: KeyMissingError) -> None:

@@ -69,8 +69,8 @@ def verify(
     path = store.path_of(key)
     start = time.monotonic()
     with refusals(path, store.root), open_entry(path) as opened:
-        if opened.index.key.digest != digest_of_key(key):
-            raise DefectError(f"holds the key {opened.index.key.digest}, expected {digest_of_key(key)}")
+        if opened.index.key_digest != digest_of_key(key):
+            raise DefectError(f"holds the key {opened.index.key_digest}, expected {digest_of_key(key)}")
         with ThreadPoolExecutor(1) as pool:
             blocks = pool.submit(_verify_blocks, opened, sample)
             if sample is None:
