@@ -29,6 +29,7 @@ def bench(
     images: int = 256,
     thorough: bool = False,
     growth: bool = False,
+    large: bool = False,
 ) -> Rows:
     """Measure one stage beside the plain way to do it.
 
@@ -42,6 +43,8 @@ def bench(
         Of the probe: also how long scikit-learn takes to come as close to the optimum; minutes to hours.
     growth : bool
         Of the probe, and instead of the other sides: how its time grows with rows, columns and classes.
+    large : bool
+        Of the probe, and instead: the time and memory of one path on 75,750 x 2048 features of 101 classes.
 
     Returns
     -------
@@ -56,12 +59,13 @@ def bench(
         from pipeline.bench_executors import bench_executors
 
         return bench_executors()
-    if growth:
+    if growth or large:
         if stage != "probe":
-            raise StudyError(f"--growth is measured of the probe alone: penultimate bench probe, not {stage}")
-        from pipeline.bench_growth import bench_growth
+            option = "--growth" if growth else "--large"
+            raise StudyError(f"{option} is measured of the probe alone: penultimate bench probe, not {stage}")
+        from pipeline.bench_growth import bench_growth, bench_large
 
-        return bench_growth()
+        return (bench_growth() if growth else []) + (bench_large() if large else [])
     with tempfile.TemporaryDirectory() as folder:
         split = photographs(images, Path(folder))
         if stage == "probe":

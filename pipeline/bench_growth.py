@@ -1,18 +1,24 @@
 """`penultimate bench probe --growth`: how the time of a path grows with rows, columns and classes.
 
 One of the three is doubled four times while the others stay; the exponent is the slope of log CPU seconds
-over log size, by least squares. The features are synthetic: eigenvalues that fall like 1 / j, as those of real
+over log size, by least squares. `--large` is one path on as many rows as Food-101 has for training, with the
+columns of a ResNet-50. The features are synthetic: eigenvalues that fall like 1 / j, as those of real
 penultimate features roughly do, and classes that overlap.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.probe import default_lambdas, fit_path
 
 Array = NDArray[Any]
 Rows = list[dict[str, Any]]
@@ -20,6 +26,8 @@ Rows = list[dict[str, Any]]
 BASE = {"n": 2000, "d": 256, "K": 16}
 FIRST = {"n": 500, "d": 64, "K": 4}
 FACTORS = (1, 2, 4, 8, 16)
+LARGE = {"n": 75_750, "d": 2048, "K": 101}
+_BLOCK_ROWS = 4096
 
 
 def bench_growth(threads: int | None = None, *, lambdas: int = 45) -> Rows:
@@ -44,34 +52,73 @@ def exponent(sizes: list[int], seconds: list[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
+def bench_large(threads: int | None = None, *, lambdas: int = 45) -> Rows:
+    """Measure one certified path on a large problem, its features mapped from a file as a cache entry's are.
+
+    Returns
+    -------
+    list of dict
+        One row: n, d, K, seconds, cpu_seconds, passes, converged, peak_mb, which is what the path took
+        beside the mapped features, and features_mb of them in float32.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        blocks = realistic(LARGE["n"], LARGE["d"], LARGE["K"])
+        features = np.lib.format.open_memmap(
+            Path(folder) / "features.npy", "w+", np.float32, (LARGE["n"], LARGE["d"])
+        )
+        begin = 0
+        for block in blocks:
+            features[begin : begin + len(block)] = block
+            begin += len(block)
+        labels = np.arange(LARGE["n"]) % LARGE["K"]
+        tracemalloc.start()
+        started = time.perf_counter()
+        row = _path(features, labels, _grid(lambdas), threads)
+        seconds = time.perf_counter() - started
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        sizes = {"peak_mb": round(peak / 1e6, 1), "features_mb": round(features.nbytes / 1e6, 1)}
+        return [{"problem": "large", **LARGE, "seconds": round(seconds, 1), **row, **sizes}]
+
+
 def _measured(size: dict[str, int], threads: int | None, lambdas: int) -> dict[str, Any]:
     """Time one path, then run it again for its peak of memory, which slows it down."""
-    from stages.probe import default_lambdas, fit_path
-
-    features, labels = realistic(size["n"], size["d"], size["K"])
-    usual = default_lambdas()
-    grid = np.geomspace(usual[-1], usual[0], lambdas)
-    clock = time.process_time()
-    path = fit_path(features, labels, grid, threads=threads)
-    seconds = time.process_time() - clock
+    features = np.concatenate(list(realistic(size["n"], size["d"], size["K"])))
+    labels = np.arange(size["n"]) % size["K"]
+    row = _path(features, labels, _grid(lambdas), threads)
     tracemalloc.start()
-    fit_path(features, labels, grid[:3], threads=threads)
+    _path(features, labels, _grid(lambdas), threads)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    return {**size, **row, "peak_mb": round(peak / 1e6, 1)}
+
+
+def _grid(lambdas: int) -> Array:
+    """Return so many lambdas over the range of the default ones, from strong to weak."""
+    usual = default_lambdas()
+    return np.geomspace(usual[-1], usual[0], lambdas)
+
+
+def _path(features: Array, labels: Array, grid: Array, threads: int | None) -> dict[str, Any]:
+    """Time one path."""
+    clock = time.process_time()
+    path = fit_path(features, labels, grid, threads=threads)
     return {
-        **size,
-        "cpu_seconds": round(seconds, 3),
+        "cpu_seconds": round(time.process_time() - clock, 3),
         "passes": int(path.evaluations.sum()),
         "converged": int(path.converged.sum()),
-        "peak_mb": round(peak / 1e6, 1),
     }
 
 
-def realistic(n: int, d: int, K: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Return (n, d) features with eigenvalues like 1 / j and K classes that overlap, as many rows of each."""
+def realistic(n: int, d: int, K: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
+    """Yield (n, d) features, some rows at a time, with eigenvalues like 1 / j and K classes that overlap.
+
+    Row i is of class i modulo K.
+    """
     rng = np.random.default_rng(seed)
-    labels = np.arange(n) % K
     scale = np.arange(1, d + 1) ** -0.5
-    features = (0.5 * rng.standard_normal((K, d)))[labels] + rng.standard_normal((n, d))
-    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
-    return ((features * scale) @ turn).astype(np.float32), labels
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0] * scale[:, None]
+    centres = 0.5 * rng.standard_normal((K, d))
+    for start in range(0, n, _BLOCK_ROWS):
+        rows = np.arange(start, min(n, start + _BLOCK_ROWS))
+        yield ((centres[rows % K] + rng.standard_normal((len(rows), d))) @ turn).astype(np.float32)

@@ -54,12 +54,16 @@ def predict(
 )
 @click.option("--thorough", is_flag=True, help="probe: also until scikit-learn is as close; takes long.")
 @click.option("--growth", is_flag=True, help="probe: instead, how its time grows with n, d and K.")
+@click.option(
+    "--large", is_flag=True, help="probe: instead, one path on 75,750 x 2048 features; many minutes."
+)
 @output_options
 def bench(
     stage: Literal["extract", "probe", "train", "cache", "executors"],
     images: int,
     thorough: bool,
     growth: bool,
+    large: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -71,7 +75,7 @@ def bench(
     from pipeline.bench import bench as measure
     from pipeline.text_tables import rows_text
 
-    rows = measure(stage, images=images, thorough=thorough, growth=growth)
+    rows = measure(stage, images=images, thorough=thorough, growth=growth, large=large)
     if as_json:
         print_json(rows)
     elif not quiet:

@@ -53,6 +53,15 @@ def test_growth_is_measured_over_a_factor_of_sixteen(monkeypatch: pytest.MonkeyP
     assert bench_growth.exponent([10, 20, 40], [1.0, 4.0, 16.0]) == pytest.approx(2)
 
 
+def test_a_large_path_is_measured_on_mapped_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_growth, "LARGE", {"n": 300, "d": 8, "K": 3})
+    monkeypatch.setattr(bench_growth, "_BLOCK_ROWS", 128)
+    (row,) = bench("probe", large=True)
+    assert (row["n"], row["converged"]) == (300, 45)
+    assert row["features_mb"] == round(300 * 8 * 4 / 1e6, 1)
+    assert row["peak_mb"] > 0
+
+
 def test_growth_is_of_the_probe_alone() -> None:
     with pytest.raises(StudyError, match="penultimate bench probe"):
         bench("extract", growth=True)
