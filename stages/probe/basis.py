@@ -33,6 +33,34 @@ OVERSAMPLING = 8
 ROUNDING = float(np.finfo(np.float64).eps)
 """Of ||X|| ||W||, which no product exceeds: rounding of the sums and of X itself where it is turned."""
 POWERS = 2
+SAME_LENGTH = 1e-12
+"""Relative difference of squared lengths up to which two rows may be the same row."""
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Which rows are the same: of products with them, all round alike."""
+
+    order: NDArray[np.intp]
+    """(n,) rows, those of a kind one after the other."""
+    starts: NDArray[np.intp]
+    """(g,) where in ``order`` each kind begins."""
+
+    def add_up(self, values: Array) -> Array:
+        """Return the sums of (n, ...) values over the rows of a kind, (g, ...)."""
+        return np.asarray(np.add.reduceat(values[self.order], self.starts, axis=0))
+
+    def first(self, values: Array) -> Array:
+        """Return the value of one row of each kind, (g, ...)."""
+        return np.asarray(values[self.order[self.starts]])
+
+
+def find_twins(shares: NDArray[np.float64]) -> Twins | None:
+    """Take rows of the same length for the same; too many of them only make an allowance larger."""
+    order = np.argsort(shares, kind="stable")
+    ordered = shares[order]
+    begins = np.append(True, np.diff(ordered) > SAME_LENGTH * ordered[1:])
+    return None if begins.all() else Twins(order, np.flatnonzero(begins))
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,8 @@ class Basis:
     """n; less than the rows of ``features`` in a `subset`."""
     shares: NDArray[np.float64]
     """(n,) of ``total`` that each row has."""
+    twins: Twins | None = None
+    """Rows that are the same, as images listed twice are; None where no two are."""
     turn: NDArray[np.float64] | None = None
     """(m, d) Q', rows orthonormal, where X Q is held in place of X; then d stands for m elsewhere."""
     reach: NDArray[np.intp] | None = None
@@ -129,6 +159,7 @@ class Basis:
             self,
             rows=len(chosen),
             shares=self.shares[chosen],
+            twins=find_twins(self.shares[chosen]),
             exact=self.exact[chosen],
             fast=self.fast[chosen],
             reach=None if self.reach is None else self.reach[chosen],
@@ -212,7 +243,7 @@ def plain_basis(features: Array) -> Basis:
     norm = float(norms.sum())
     shares = norms / norm if norm else norms
     none = np.zeros((d, 0), np.float32)
-    return Basis(features, mean, None, None, none, np.zeros(0), norm / d, norm, n, shares)
+    return Basis(features, mean, None, None, none, np.zeros(0), norm / d, norm, n, shares, find_twins(shares))
 
 
 def _centred_blocks(features: Array, mean: Array, dtype: Any) -> Iterator[tuple[slice, Array]]:

@@ -41,8 +41,8 @@ INTERCEPT_SHARE = 1e-4
 ROUNDING = 4 * np.finfo(np.float64).eps
 """Of J: two objectives closer than this are the same float64 sum (all features constant: J = J_null)."""
 HALVINGS = 20
-ALIGNED = 2
-"""How far roundings of many rows may add up beyond what independent ones do."""
+ALIGNED = 3
+"""How far roundings of many rows may add up beyond what independent ones do (held against long double)."""
 MEASURED = 1.01
 """Drift in units of `Basis.rounding` up to which the logits were just formed."""
 BLUR = 0.1
@@ -146,16 +146,18 @@ class Solver:
     def _blur(self, point: Point, residuals: Array, norm: Array, l2_lambda: float) -> Array:
         """Return what the drift of the logits may add to the bound, (P,).
 
-        A row's part of the drift goes like its length, and rows are rounded independently of each other: it
-        moves J by the residuals times that, and the gradient by the row times its curvature times that, both
-        summed as squares. The curvature of a row is at most 1 / 2, and at most twice its residual.
+        A row's part of the drift goes like its length. Rows that are the same round alike, all others
+        independently of each other: what the drift of a row moves J by, its residual, and the gradient, the
+        row times its curvature, adds up within the former and as squares among the latter. The curvature of
+        a row is at most 1 / 2, and at most twice its residual.
         """
         drift = ALIGNED * point.drift
-        sizes = np.einsum("npk,npk->np", residuals, residuals)
-        shares = self.basis.shares
-        bends = shares**2 @ np.minimum(0.25, 4 * sizes)
-        moved = drift * np.sqrt(self.basis.total * bends)
-        return np.asarray(drift * np.sqrt(shares @ sizes) + (norm + moved / 2) * moved / l2_lambda)
+        sizes = np.sqrt(np.einsum("npk,npk->np", residuals, residuals))
+        bends, shares, twins = np.minimum(0.5, 2 * sizes), self.basis.shares, self.basis.twins
+        if twins is not None:
+            sizes, bends, shares = twins.add_up(sizes), twins.add_up(bends), twins.first(shares)
+        moved = drift * np.sqrt(self.basis.total * (shares**2 @ bends**2))
+        return np.asarray(drift * np.sqrt(shares @ sizes**2) + (norm + moved / 2) * moved / l2_lambda)
 
     def newton_step(self, now: Evaluation, l2_lambda: float, dtype: type) -> tuple[tuple[Array, Array], int]:
         """Return the Newton step (P, K, d) and (P, K), and the products it took.

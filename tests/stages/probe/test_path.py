@@ -190,6 +190,31 @@ def test_labels_that_ill_conditioned_features_hardly_explain(n, d, tolerance):
         assert seen.objective == pytest.approx(path.objective[i], rel=1e-11)
 
 
+def gap_in_long_double(X, y, W, b, l2_lambda):
+    """Return ||g_W||^2 / (2 lambda) at the best intercepts, with every sum in long double."""
+    exact, W = X.astype(np.longdouble) - X.astype(np.longdouble).mean(axis=0), W.astype(np.longdouble)
+    Y, Z = np.eye(len(W), dtype=np.longdouble)[y], exact @ W.T
+    b = b + X.mean(axis=0) @ W.T
+    for _ in range(50):
+        P = np.exp(Z + b - (Z + b).max(axis=1, keepdims=True))
+        P /= P.sum(axis=1, keepdims=True)
+        slope, hessian = (P - Y).sum(axis=0), np.diag(P.sum(axis=0)) - P.T @ P
+        b = b - np.linalg.lstsq(hessian.astype(float), slope.astype(float), rcond=1e-12)[0]
+    gradient = (P - Y).T @ exact + l2_lambda * W
+    return float((gradient**2).sum() / (2 * l2_lambda))
+
+
+def test_the_bound_holds_where_many_rows_are_the_same():
+    """The same rows round alike, and the weakest direction of such features tells it from the rest."""
+    X, y = ill_conditioned(120, 30)
+    X, y = np.repeat(X, 20, axis=0), np.random.default_rng(1).integers(0, 3, 2400)
+    path = fit_path(X, y, default_lambdas()[:20:3], tolerance=1e-8)
+    for W, b, l2_lambda, bound in zip(
+        path.coefficients, path.intercepts, path.lambdas, path.bound, strict=True
+    ):
+        assert gap_in_long_double(X, y, W, b, l2_lambda) <= 1.01 * bound
+
+
 @pytest.mark.parametrize(("n", "d"), [(150, 100), (60, 90)])
 def test_a_walk_that_strains_goes_on_in_other_coordinates(monkeypatch, n, d):
     X, y = ill_conditioned(n, d)
