@@ -158,12 +158,17 @@ _LEAVES = frozenset({str, int, float, bool, type(None)})
 
 def _refuse_other_keys(obj: Any) -> None:
     """Refuse mapping keys that json would silently turn into text; a call for each leaf would be slow."""
-    if type(obj) is not list and isinstance(obj, dict | Mapping):  # the look at Mapping alone is slow
+    kind = type(obj)
+    if kind is dict or (kind is not list and isinstance(obj, Mapping)):  # the look at Mapping is slow
         for name in obj:
             if not isinstance(name, str):
                 raise TypeError(f"mapping key {name!r} is no text")
-        _refuse_other_keys(list(obj.values()))
-    elif isinstance(obj, list | tuple) and not _LEAVES.issuperset(map(type, obj)):
-        for value in obj:
+        values = obj.values()
+    elif isinstance(obj, list | tuple):
+        values = obj
+    else:
+        return
+    if not _LEAVES.issuperset(map(type, values)):
+        for value in values:
             if type(value) not in _LEAVES:
                 _refuse_other_keys(value)

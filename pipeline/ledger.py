@@ -28,6 +28,7 @@ from pipeline.record import (
     file_stem,
     read_once,
     read_record,
+    record_text,
 )
 
 __all__ = ["History", "Ledger", "Record", "differences", "file_stem", "truth"]
@@ -147,14 +148,14 @@ class Ledger:
             "files": {suffix: hashlib.sha256(content).hexdigest() for suffix, content in files.items()},
             "provenance": provenance,
         }
-        body["digest"] = sha256_of(json.loads(json.dumps(body)))
+        text = record_text(body)
         with KeyLock(self.folder / "locks", sha256_of(regime)).held(silent):
             stem = file_stem(job)
             attempt = 1 + max((attempt_of(p) for p in folder.glob(f"{stem}.a*.json")), default=0)
             path = folder / f"{stem}.a{attempt}.json"
             for suffix, content in files.items():
                 write_file(path.with_suffix(suffix), content)
-            write_file(path, json.dumps(body, indent=1, sort_keys=True, allow_nan=False).encode())
+            write_file(path, text.encode())
         return read_record(path)
 
 
