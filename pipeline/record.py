@@ -128,7 +128,9 @@ def read_record(path: Path) -> Record:
                 "update the tool, or move the file away to run the job again"
             )
         digest = body.pop("digest")
-        if digest != _digest_of(text, digest) and digest != sha256_of(body, parsed=True):  # an earlier spelling
+        if digest != _digest_of(text, digest) and digest != sha256_of(
+            body, parsed=True
+        ):  # an earlier spelling
             raise UnreadableRecordError(f"{path}: edited since it was written; {_NOT_THERE}")
         _check_kinds(body)
         return Record(

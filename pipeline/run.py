@@ -19,7 +19,8 @@ from pipeline.config import Study
 from pipeline.elsewhere import elsewhere_of
 from pipeline.errors import StudyError, SurroundingsError
 from pipeline.jobs import STAGES, ExtractJob, Job, Planned, Stage
-from pipeline.join import JoinOutcome, join, join_state
+from pipeline.join import JoinOutcome, join
+from pipeline.join_stamp import join_state
 from pipeline.place import Place
 from pipeline.plan import Plan, plan
 from pipeline.plan_training import EVERY_POINT_DIVERGED

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from cache import sha256_of
 from pipeline.config import Study
 from pipeline.errors import StudyError
-from pipeline.join import join_state
+from pipeline.join_stamp import join_state
 from pipeline.methods import methods
 from pipeline.plan import plan
 from pipeline.resolve import cache_root
@@ -56,7 +56,7 @@ def joined(probed: Path, workshop):
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the report extra is not installed: tables and statistics, without the slow figures."""
-    monkeypatch.setattr("pipeline.join._has_report_extra", lambda: False)
+    monkeypatch.setattr("pipeline.join_stamp.has_report_extra", lambda: False)
 
 
 def rows_of(study: Study) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ import pytest
 from cache import Entry
 from pipeline.config import Study, load_study
 from pipeline.errors import StudyError, SurroundingsError
-from pipeline.join import join_state
+from pipeline.join_stamp import join_state
 from pipeline.ledger import Ledger
 from pipeline.plan import plan
 from pipeline.progress import Reporter
@@ -235,7 +235,7 @@ def test_only_leaves_other_jobs_alone(workshop) -> None:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Join as where the report's extra is not installed: drawing takes most of the time."""
-    monkeypatch.setattr("pipeline.join._has_report_extra", lambda: False)
+    monkeypatch.setattr("pipeline.join_stamp.has_report_extra", lambda: False)
 
 
 def break_image(workshop, name: str = "colours/test/red/1.ppm") -> None:
