@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cache.atomic import forget, make_file, make_folder
-from cache.entry import Entry, map_entry, open_entry, verify_values
+from cache.entry import Check, Entry, map_entry, open_entry, verify_values
 from cache.errors import CacheReadError, CacheWriteError, DamagedEntryError, NewerFormatError
 from cache.hashing import BytesDone
 from cache.layout import DefectError, NewerDefectError
@@ -20,10 +20,6 @@ from cache.publish import publish
 from cache.store import Store
 
 _CHECK_ROWS = 4096
-
-
-Check = Callable[[Entry], str | None]
-"""Called with an entry whose bytes agree with each other; says what else is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def admit(
     CacheWriteError
         Disk full, no permission.
     """
-    arrived, index_sha256 = _verified(path, check, refusal or Refusal(), progress)
+    arrived, index_sha256 = _verified(store, path, check, refusal or Refusal(), progress)
     there = store.sound(arrived.key, to_write=True)
     if there is None:
         target = store.path_of(arrived.key)
@@ -143,12 +139,12 @@ def check_file(path: Path, check: Check) -> None:
 
 
 def _verified(
-    path: Path, check: Check | None, refusal: Refusal, progress: BytesDone | None
+    store: Store, path: Path, check: Check | None, refusal: Refusal, progress: BytesDone | None
 ) -> tuple[Entry, str]:
     """Check every byte of a waiting file; return the entry and the digest of its index."""
     with refusing(path, refusal, gone=True), open_entry(path) as opened:
         entry = map_entry(path, opened)
-        verify_values(entry, opened, progress)
+        verify_values(entry, opened, progress, store.check)
         if check is not None and (reason := check(entry)):
             raise DefectError(reason)
         os.fsync(opened.file.fileno())

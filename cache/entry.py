@@ -29,6 +29,8 @@ from cache.verified import VerifiedFiles
 
 Known = Callable[[os.stat_result, str], bool]
 """Called with (status, index digest): was this state of the file verified?"""
+Check = Callable[["Entry"], str | None]
+"""Called with an entry whose bytes agree with each other; says what else is wrong with it."""
 
 _PROVENANCE_BYTES = 1 << 20
 _WRONG_KIND = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EMLINK, errno.EOPNOTSUPP}
@@ -128,6 +130,7 @@ def load(
     verified: VerifiedFiles,
     progress: BytesDone | None = None,
     proved: str | None = None,
+    check: Check | None = None,
 ) -> Entry:
     """Open, verify and map one entry.
 
@@ -143,13 +146,15 @@ def load(
         Gets (bytes hashed, bytes in all).
     proved : str, optional
         Index digest of a file that was proved a moment ago by those who built it.
+    check : callable, optional
+        Says what else is wrong with an entry whose bytes are sound.
 
     Raises
     ------
     FileNotFoundError
         Nothing there.
     DefectError
-        It is not the entry asked for, or a byte of it is wrong.
+        It is not the entry asked for, a byte of it is wrong, or the check found something.
     """
 
     def known(status: os.stat_result, index_sha256: str) -> bool:
@@ -160,18 +165,20 @@ def load(
             raise DefectError(f"holds the key {opened.index.key_digest}, expected {digest}")
         entry = map_entry(path, opened)
         if not opened.known:
-            verify_values(entry, opened, progress)
+            verify_values(entry, opened, progress, check)
             verified.remember(opened.status, opened.block.index_sha256, digest)
         return entry
 
 
-def verify_values(entry: Entry, opened: OpenEntry, progress: BytesDone | None = None) -> None:
+def verify_values(
+    entry: Entry, opened: OpenEntry, progress: BytesDone | None = None, check: Check | None = None
+) -> None:
     """Hash every byte behind the index and check that the values make sense.
 
     Raises
     ------
     DefectError
-        A byte differs, features are not finite, labels do not fit, ids repeat.
+        A byte differs, features are not finite, labels do not fit, ids repeat, or the check found something.
     """
     begin, size = opened.block.block_bytes, opened.status.st_size
     with ThreadPoolExecutor(1) as pool:
@@ -182,8 +189,8 @@ def verify_values(entry: Entry, opened: OpenEntry, progress: BytesDone | None = 
         raise DefectError(
             f"its data hash to {found[:12]}..., the index says {entry.index.data_sha256[:12]}..."
         )
-    if nonsense:
-        raise DefectError(nonsense)
+    if reason := nonsense or (check(entry) if check is not None else None):
+        raise DefectError(reason)
 
 
 def _nonsense(entry: Entry) -> str:

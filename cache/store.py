@@ -27,7 +27,7 @@ from cache.catalogue import (
     files_below,
     summarise,
 )
-from cache.entry import Entry, load, open_entry
+from cache.entry import Check, Entry, load, open_entry
 from cache.errors import (
     AmbiguousKeyError,
     CacheWriteError,
@@ -59,6 +59,9 @@ class Store:
         Where this user alone remembers what was verified; default: the user's state folder.
     notify : callable, optional
         Gets one line for a person now and then: who holds a lock, what was set aside.
+    check : callable, optional
+        Is given every entry that is verified, before it is believed, and says what is wrong with it beyond its
+        bytes, or None: what its key commits to means nothing to the cache.
 
     Examples
     --------
@@ -75,12 +78,18 @@ class Store:
     """
 
     def __init__(
-        self, root: Path | str, *, private: Path | str | None = None, notify: Notify = silent
+        self,
+        root: Path | str,
+        *,
+        private: Path | str | None = None,
+        notify: Notify = silent,
+        check: Check | None = None,
     ) -> None:
         self.root = Path(root)
         self.notify = notify
+        self.check = check
         folder = Path(private) if private is not None else private_folder()
-        self.verified = VerifiedFiles(folder)
+        self.verified = VerifiedFiles(folder, checked=check is not None)
         self._inventory = Inventory(self, Catalogue(folder))
 
     def writer(
@@ -135,7 +144,7 @@ class Store:
         """
         path = self.path_of(key)
         with refusals(path, self.root):
-            return load(path, digest_of_key(key), self.verified, progress, proved)
+            return load(path, digest_of_key(key), self.verified, progress, proved, self.check)
 
     def info(self, key: CacheKey | str) -> EntryInfo:
         """Return what a list shows of one entry.

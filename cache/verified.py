@@ -21,10 +21,12 @@ class VerifiedFiles:
     ----------
     folder : Path
         This user's own, made with mode 0700. Where it cannot be used files are verified each time.
+    checked : bool
+        Whether more than the bytes was checked: what was not is not remembered as if it were.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._memory = Memory(folder / "verified.sqlite", _TABLE)
+    def __init__(self, folder: Path, *, checked: bool = False) -> None:
+        self._memory = Memory(folder / ("checked.sqlite" if checked else "verified.sqlite"), _TABLE)
 
     def knows(self, status: os.stat_result, index_sha256: str, key: str) -> bool:
         """Whether this very state of the file was verified, with this index, as the entry of this key."""

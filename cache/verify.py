@@ -74,7 +74,7 @@ def verify(
         with ThreadPoolExecutor(1) as pool:
             blocks = pool.submit(_verify_blocks, opened, sample)
             if sample is None:
-                verify_values(map_entry(path, opened), opened, progress)
+                verify_values(map_entry(path, opened), opened, progress, store.check)
             nbytes = blocks.result()
         for contradiction in deep_contradictions(path) if deep else ():
             raise DefectError(f"its HDF5 side contradicts its index: {contradiction}")

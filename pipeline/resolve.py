@@ -58,7 +58,9 @@ def cache_root() -> Path:
 
 def open_store(root: Path | None = None, *, notify: Callable[[str], None] | None = None) -> Store:
     """Open the feature store below the cache's root; it tells of locks and damage through ``notify``."""
-    return Store((root or cache_root()) / "features", notify=notify or silent)
+    from pipeline.contents import untrue
+
+    return Store((root or cache_root()) / "features", notify=notify or silent, check=untrue)
 
 
 def resolve(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache import Entry
 from pipeline.errors import StudyError
+from pipeline.feature_tables import feature_table
 from pipeline.jobs import ProbeJob, ProbeRows
 from pipeline.ledger import Ledger, truth
 from pipeline.place import Done, Place
@@ -135,22 +136,6 @@ def _beyond(known: Sequence[SelectionRow], selection: Sequence[SelectionRow]) ->
     """Return the known rows of lambdas that the grid lacks now: a later one may have them again."""
     now = [row.l2_lambda for row in selection]
     return (row for row in known if not any(math.isclose(row.l2_lambda, l2_lambda) for l2_lambda in now))
-
-
-def feature_table(entry: Entry) -> FeatureTable:
-    """Return a cached entry as the probe wants it; the features stay memory-mapped."""
-    groups = entry.row_metadata.get("group")
-    # Foreign features (`cache import`) have a recipe of their own, without images.
-    digests = dict(entry.key.ingredients.get("samples", ()))
-    return FeatureTable(
-        features=entry.features,
-        labels=entry.labels,
-        ids=entry.ids,
-        class_names=tuple(entry.metadata["class_names"]),
-        groups=tuple(g or "" for g in groups) if groups and any(groups) else None,
-        image_sha256=tuple(digests[id_] for id_ in entry.ids) if digests else None,
-        digest=entry.content_digest,
-    )
 
 
 def _refuse_other_values(job: ProbeJob, entries: Mapping[SplitName, Entry]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from stages.errors import BackboneError, DatasetError
-from stages.records import Backbone, ImageErrorPolicy, Preprocessing, Split
+from stages.records import Backbone, FeatureTable, ImageErrorPolicy, Preprocessing, Split
 
 RECIPE_VERSION = 1
 """Changes only when the same ingredients would give other features."""
@@ -96,6 +98,43 @@ def annotations_sha256(split: Split, class_names: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps(head, sort_keys=True, ensure_ascii=False).encode())
     digest.update(labels.astype(labels.dtype.newbyteorder("<"), order="C").tobytes())
     return digest.hexdigest()
+
+
+def contradiction(
+    facts: Mapping[str, Any],
+    rows: FeatureTable,
+    excluded: Sequence[str],
+) -> str | None:
+    """Say in what features and annotations are not those that the `ingredients` of their key speak of.
+
+    Parameters
+    ----------
+    facts : mapping
+        From `ingredients`.
+    rows : FeatureTable
+        n rows that are said to have been made from them.
+    excluded : sequence of str
+        Ids of images that could not be read. Where there are any, the digest of the labels, which covers
+        theirs, says nothing of the others'.
+
+    Returns
+    -------
+    str or None
+        None where nothing contradicts. Whether the features are those of the images only running them again
+        tells.
+    """
+    left_out = set(excluded)
+    samples = [name for name, _ in facts["samples"]]
+    if tuple(name for name in samples if name not in left_out) != rows.ids or not left_out <= set(samples):
+        return "its ids are not those of the images in its key"
+    if rows.features.dtype != facts["dtype"]:
+        return f"its features are {rows.features.dtype}, its key says {facts['dtype']}"
+    if left_out:
+        return None if facts["on_bad_image"] == "exclude" else "its key allows for no image to be left out"
+    told = Split("train", rows.ids, (), np.asarray(rows.labels), rows.groups)
+    if annotations_sha256(told, rows.class_names) != facts["annotations_sha256"]:
+        return "its labels, class names or groups are not those in its key"
+    return None
 
 
 def coordinates(

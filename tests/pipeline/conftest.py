@@ -18,6 +18,7 @@ import pytest
 
 from cache import CacheKey
 from pipeline.config import Study, load_study
+from pipeline.entry_facts import groups_of
 from pipeline.jobs import ExtractJob
 from pipeline.plan import plan
 from pipeline.resolve import cache_root, open_store
@@ -176,7 +177,7 @@ def publish_features(study: Study) -> int:
                 job.split.labels,
                 list(job.split.ids),
                 stop=len(job.split),
-                row_metadata={"group": [None] * len(job.split)},
+                row_metadata={"group": groups_of(job, range(len(job.split)))},
             )
             writer.publish()
         count += 1

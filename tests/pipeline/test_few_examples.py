@@ -12,13 +12,14 @@ import pytest
 
 from pipeline.config import Study, load_study
 from pipeline.errors import StudyError
+from pipeline.feature_tables import feature_table
 from pipeline.jobs import ProbeJob, TrainJob
 from pipeline.join_few_examples import few_examples_findings
 from pipeline.ledger import Ledger
 from pipeline.plan import Plan, plan
 from pipeline.resolve import cache_root, open_store
 from pipeline.run import run
-from pipeline.work_probe import chosen_rows, feature_table
+from pipeline.work_probe import chosen_rows
 
 FEW: dict[str, Any] = {"per_class": [1, 2], "repeats": 2, "validation_fraction": 0.34}
 SCRATCH = {"budget": "tiny", "steps": 1, "batch_size": 4, "image_size": 32}

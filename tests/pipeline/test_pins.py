@@ -320,7 +320,7 @@ def test_the_words_of_others_do_not_steer_a_terminal(here: Path, cached: Study) 
     facts = {
         name: entry.metadata[name] for name in ("coordinates", "class_names", "multi_label", "expected_rows")
     }
-    parts = {**entry.key.ingredients, "annotations_sha256": "0" * 64}
+    parts = {**entry.key.ingredients, "weights_sha256": "0" * 64}
     provenance = {"written": "2026\x1b[2J", "user": "eve\r", "host": "\u202ehost"}
     with store.writer(CacheKey.from_ingredients(parts), {**facts, "provenance": provenance}) as writer:
         columns = entry.row_metadata
