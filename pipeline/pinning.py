@@ -105,7 +105,7 @@ def _of_keys(study: Study, keys: Sequence[str]) -> dict[Spot, PinTable]:
     pins: dict[Spot, PinTable] = {}
     for beginning in keys:
         entry = store.read(complete(store, beginning))
-        spots = [spot for spot, facts in wanted.items() if facts.items() <= _coordinates(entry).items()]
+        spots = [spot for spot, asked in wanted.items() if asked.met_by(_coordinates(entry))]
         if not spots:
             facts = ", ".join(f"{name}={value}" for name, value in _coordinates(entry).items())
             raise StudyError(f"{entry.key.digest[:12]} ({facts}) is no entry that {study.name} asks for")
@@ -148,6 +148,6 @@ def _of_everything(study: Study) -> tuple[dict[Spot, PinTable], set[Spot]]:
 def _refuse_conflicts(study: Study, spots: Collection[Spot]) -> None:
     """Refuse pins that the images here, or the study file's own pins, speak against."""
     found = survey(study).conflicts
-    conflicts = [found[spot] for spot in spots if spot in found]
+    conflicts = list(dict.fromkeys(found[spot] for spot in spots if spot in found))
     if conflicts:
         raise StudyError(conflicts)

@@ -13,6 +13,7 @@ from pipeline.errors import StudyError
 if TYPE_CHECKING:
     from cache.remote import Remote
     from cache.share import Manifest
+    from pipeline.wanted import Wanted
 
 
 def chosen_remote(
@@ -55,7 +56,7 @@ def _of_study(store: Store, remote: Remote, manifests: Sequence[Manifest], path:
     mistakes = []
     for spot, wanted in wanted_of_study(study).items():
         if spot not in pins:
-            picked += [m.key for m in manifests if wanted.items() <= m.coordinates.items()]
+            picked += [m.key for m in manifests if wanted.met_by(m.coordinates)]
             continue
         pin = pins[spot]
         pinned = f"{' / '.join(spot)} is pinned as {pin.fingerprint[:12]}"
@@ -87,11 +88,9 @@ def _beginning(store: Store, fingerprint: str) -> list[Entry]:
     return [entry for entry in found if entry is not None]
 
 
-def _none_of(
-    name: str, wanted: Iterable[Mapping[str, str]], manifests: Sequence[Manifest], url: str
-) -> Iterator[str]:
+def _none_of(name: str, wanted: Iterable[Wanted], manifests: Sequence[Manifest], url: str) -> Iterator[str]:
     """Say in which coordinates the entries of a remote differ from what a study asks for."""
-    asked = list(wanted)
+    asked = [one.facts for one in wanted]
     yield f"{url}: none of its {len(manifests)} entries is one that {name} asks for"
     for coordinate in asked[0]:
         ours = {facts[coordinate] for facts in asked}
