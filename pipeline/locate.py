@@ -210,7 +210,8 @@ def _other_key(question: _Question, key: CacheKey, pinned: list[Entry]) -> str:
         apart = "the pinned entry is not in the cache, pull it to see in what they differ"
     return (
         f"pinned as {pin.fingerprint[:SHORT]}, but images, weights and settings here give the key "
-        f"{key.digest[:SHORT]} ({apart}): mend what differs, or pin what is here with `penultimate cache pin`"
+        f"{key.digest[:SHORT]} ({apart}): mend what differs, or keep "
+        "what is here: `penultimate extract`, then `penultimate cache pin`"
     )
 
 

@@ -166,7 +166,9 @@ def test_duplicates_left_out_are_no_other_rows(cached, workshop, monkeypatch) ->
     assert planned.job.entries["train"] == again
 
 
-def test_the_size_that_a_study_says_counts_for_features_without_a_network(cached, workshop, monkeypatch) -> None:
+def test_the_size_that_a_study_says_counts_for_features_without_a_network(
+    cached, workshop, monkeypatch
+) -> None:
     monkeypatch.chdir(workshop.folder)
     wide = workshop.load({"backbone": [{"name": NET, "weights": "random", "size": 64}]})
     workshop.publish(wide)
