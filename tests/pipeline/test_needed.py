@@ -141,3 +141,31 @@ def test_make_hands_options_on(tmp_path) -> None:
         ).stdout  # fmt: skip
         (line,) = (line for line in told.splitlines() if f"penultimate cache {word}" in line)
         assert line.endswith("--dry-run")
+
+
+def test_the_question_shows_what_people_can_read_and_one_command_answers_all(
+    cached, workshop, penultimate, monkeypatch
+) -> None:
+    monkeypatch.chdir(workshop.folder)
+    workshop.publish(workshop.load({"backbone": [{"name": NET, "weights": "random", "size": 48}]}))
+    csv = workshop.folder / "colours" / "split.csv"
+    text = csv.read_text()
+    workshop.load()
+    csv.write_text(text.replace(",red,", ",crimson,"))
+    assert penultimate("extract", "study.toml").status == 0
+    workshop.study({"backbone": [{"name": NET, "weights": "cached"}]})
+    shutil.rmtree("colours")
+    result = penultimate("probe", "study.toml")
+    train, test = result.errors
+    assert "size 48" in train
+    assert "size 32" in test
+    assert "labels 'test/red/0.ppm' is 'crimson'" in test
+    assert "relabelled from " in test
+    assert "penultimate cache pin" not in train
+    command = test.rpartition("pin one of each, as in `penultimate ")[2].rstrip("`").split()
+    assert penultimate(*command).status == 0
+    assert penultimate("probe", "study.toml").status == 0
+    store = open_store()
+    one, other = (store.read(pin.fingerprint) for pin in load_study("study.toml").lock)
+    assert one.metadata["class_names"] == other.metadata["class_names"]
+    assert one.metadata["coordinates"]["preprocessing"] == other.metadata["coordinates"]["preprocessing"]
