@@ -64,7 +64,7 @@ endef
 
 define share
 	@test -n "$(REMOTE)" || { echo "where? make $@ REMOTE=URL, a folder or s3://, gs://, sftp://, hf://" >&2; exit 2; }
-	@$(PENULTIMATE) cache $(1) "$(REMOTE)" $(if $(STUDY),--study "$(STUDY)")
+	@$(PENULTIMATE) cache $(1) "$(REMOTE)" $(if $(STUDY),--study "$(STUDY)") $(ARGS)
 endef
 
 extract: $(VENV)/demo.stamp ## stage one of STUDY=...: features into the cache
@@ -92,7 +92,7 @@ cache-pull: $(CACHED) ## copy what STUDY=... needs (else everything) from REMOTE
 	$(call share,pull)
 
 cache-verify: $(CACHED) ## check every byte of the cache (of STUDY=...)
-	@$(PENULTIMATE) cache verify $(if $(STUDY),--study "$(STUDY)")
+	@$(PENULTIMATE) cache verify $(if $(STUDY),--study "$(STUDY)") $(ARGS)
 
 run: $(VENV)/demo.stamp ## all stages of STUDY=...
 	$(call stage,run)

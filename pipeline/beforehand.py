@@ -24,10 +24,15 @@ def check_choice(plan: Plan, asked: Sequence[Stage], only: str | None) -> None:
         raise StudyError(f"--only {only!r} matches none of {len(names)} jobs, such as {names[0]}")
 
 
-def check_pins(plan: Plan) -> None:
-    """Refuse a study whose pins cannot be kept on this machine."""
-    if plan.conflicts:
+def check_pins(plan: Plan, asked: Sequence[Stage] = ()) -> None:
+    """Refuse a study whose pins cannot be kept on this machine, unless it is only extracted."""
+    if plan.conflicts and not passed_over(plan, asked):
         raise StudyError(plan.conflicts)
+
+
+def passed_over(plan: Plan, asked: Sequence[Stage]) -> tuple[str, ...]:
+    """Return the conflicts that do not count: extraction alone makes what a lock can pin next."""
+    return plan.conflicts if tuple(asked) == ("extract",) else ()
 
 
 def job_pattern(only: str | None) -> re.Pattern[str]:

@@ -12,9 +12,12 @@ from cache import Entry, sha256_of
 from pipeline.errors import StudyError
 from pipeline.pins import Spot
 from pipeline.tables import PinTable
+from stages.datasets.manifest import label_texts
 
 SHORT = 12
 """Hex digits of a key or a digest that people are shown."""
+_LABELS = ("annotations", "annotations_sha256")
+"""Ingredients of a key that labels, classes and groups decide."""
 _NAMES = {
     "annotations": "labels",
     "annotations_sha256": "labels",
@@ -32,6 +35,8 @@ class Candidate:
     content_digest: str
     about: str
     """In what it differs from the others, and who made it when."""
+    kin: frozenset[str] = frozenset()
+    """What it shares with the entries of other splits that were made in the same way."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,9 @@ class AmbiguousEntriesError(StudyError):
     """
 
     def __init__(self, choices: Sequence[Choice], study: Path | None, conflicts: Sequence[str] = ()) -> None:
-        super().__init__([*conflicts, *(_line(choice, study) for choice in choices)])
+        lines = [_line(choice) for choice in choices]
+        lines[-1:] = [f"{line}; {_hint(choices, study)}" for line in lines[-1:]]
+        super().__init__([*conflicts, *lines])
         self.choices = tuple(choices)
         self.conflicts = tuple(conflicts)
         self._study = study
@@ -78,7 +85,7 @@ def choice_of(spot: Spot, entries: Sequence[Entry]) -> Choice:
     return Choice(
         spot,
         tuple(
-            Candidate(entry.key.digest, entry.content_digest, about)
+            Candidate(entry.key.digest, entry.content_digest, about, _kin(entry))
             for entry, about in zip(entries, told_apart(entries), strict=True)
         ),
     )
@@ -100,6 +107,9 @@ def described(spot: Spot) -> str:
 def told_apart(entries: Sequence[Entry]) -> Iterator[str]:
     """Say of each entry what is only its own: the ingredients in which they differ, then rows and origin."""
     facts = [_facts(entry) for entry in entries]
+    for one, label in zip(facts, _labels_apart(entries), strict=True):
+        if label:
+            one |= {name: label for name in _LABELS if name in one}
     names = sorted({name for one in facts for name in one})
     differing = [name for name in names if len({sha256_of(one.get(name)) for one in facts}) > 1]
     for entry, one in zip(entries, facts, strict=True):
@@ -117,7 +127,30 @@ def _facts(entry: Entry) -> dict[str, Any]:
             "images": [sha256 for _, sha256 in pairs],
             "ids (paths as written)": [id_ for id_, _ in pairs],
         }
+    if isinstance(facts.get("preprocessing"), Mapping):
+        facts |= facts.pop("preprocessing")
     return facts
+
+
+def _labels_apart(entries: Sequence[Entry]) -> list[str]:
+    """Say of each entry how it labels the first image that they label differently; nothing where there is none."""
+    texts = [
+        dict(zip(entry.ids, label_texts(entry.labels, entry.metadata["class_names"]), strict=True))
+        for entry in entries
+    ]
+    for id_ in texts[0]:
+        labels = [text.get(id_) for text in texts]
+        if None not in labels and len(set(labels)) > 1:
+            return [f"{id_!r} is {label!r}" for label in labels]
+    return [""] * len(entries)
+
+
+def _kin(entry: Entry) -> frozenset[str]:
+    """Return digests of what does not depend on the split, of the classes too."""
+    of_split = {"samples", "features_sha256", *_LABELS}
+    facts = {name: value for name, value in entry.key.ingredients.items() if name not in of_split}
+    facts["class_names"] = list(entry.metadata["class_names"])
+    return frozenset(sha256_of([name, value]) for name, value in facts.items())
 
 
 def short(value: Any) -> str:
@@ -125,7 +158,7 @@ def short(value: Any) -> str:
     if isinstance(value, str) and len(value) == 64:
         return value[:SHORT]
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else sha256_of(value)[:SHORT]
+    return text if len(text) <= 80 else sha256_of(value)[:SHORT]
 
 
 def printable(text: str) -> str:
@@ -136,6 +169,9 @@ def printable(text: str) -> str:
 def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
     """Say who made an entry, where and when, as far as its provenance tells."""
     features, written, user, host = (provenance.get(name) for name in ("features", "written", "user", "host"))
+    relabelled = provenance.get("relabelled_from")
+    if isinstance(relabelled, Mapping):
+        yield f"relabelled from {str(relabelled.get('key'))[:SHORT]}"
     if features:
         yield f"from {str(features)[:40]}"
     if written:
@@ -144,8 +180,17 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[str]:
         yield f"by {str(user)[:40]} on {str(host)[:40]}"
 
 
-def _line(choice: Choice, study: Path | None) -> str:
-    """Put a question as an error, with the command that answers it."""
+def _line(choice: Choice) -> str:
+    """Put a question as an error."""
     listed = "; ".join(f"{c.key[:SHORT]} ({c.about})" for c in choice.candidates)
-    command = f"penultimate cache pin {study or 'STUDY'} {choice.candidates[0].key[:SHORT]}"
-    return f"{choice.title}: {listed}; nothing here tells which is meant: pin one, as in `{command}`"
+    return f"{choice.title}: {listed}"
+
+
+def _hint(choices: Sequence[Choice], study: Path | None) -> str:
+    """Name the one command that answers all questions, with entries that were made in the same way."""
+    first = choices[0].candidates[0]
+    keys = [max(choice.candidates, key=lambda c: len(c.kin & first.kin)).key[:SHORT] for choice in choices]
+    command = f"penultimate cache pin {study or 'STUDY'} {' '.join(keys)}"
+    return (
+        f"nothing here tells which is meant: pin one{' of each' if len(keys) > 1 else ''}, as in `{command}`"
+    )

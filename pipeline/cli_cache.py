@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pipeline.cli_options import output_options, print_json
-from pipeline.errors import StudyError
+from pipeline.errors import EXIT_SOME_FAILED, StudyError
 
 if TYPE_CHECKING:
     from cache import Store
@@ -95,7 +96,7 @@ def _transfer(name: str, about: str) -> None:
         from pipeline.text_tables import rows_text
 
         store, reporter = opened(quiet or as_json), Reporter(quiet=quiet or as_json)
-        rows = transfer(
+        moved = transfer(
             name,
             store,
             remote,
@@ -107,9 +108,10 @@ def _transfer(name: str, about: str) -> None:
             reporter=reporter,
         )
         if as_json:
-            print_json(rows)
+            print_json(moved.rows)
         elif not quiet:
-            click.echo(rows_text([{**row, "key": row["key"][:12]} for row in rows]) or "nothing to do")
+            click.echo(rows_text([{**row, "key": row["key"][:12]} for row in moved.rows]) or "nothing to do")
+        end_with(moved.lacking)
 
     if name == "push":
         help_text = "Read again what REMOTE holds, and replace what is damaged there."
@@ -176,6 +178,14 @@ def import_file(
         print_json(row)
     elif not quiet:
         click.echo(f"{row['key'][:12]}: {row['status']}, {row['rows']} rows")
+
+
+def end_with(lacking: Sequence[str]) -> None:
+    """Say what a study needs and is not there, and end as with a job that was not done."""
+    for line in lacking:
+        click.echo(f"error: {line}", err=True)
+    if lacking:
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def opened(quiet: bool) -> Store:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli_cache import choice_options, opened, parsed
+from pipeline.cli_cache import choice_options, end_with, opened, parsed
 from pipeline.cli_options import output_options, print_json
 from pipeline.errors import EXIT_SOME_FAILED, EXIT_SURROUNDINGS, StudyError
 
@@ -63,7 +63,7 @@ def verify(
     store = opened(quiet or as_json)
     picked = chosen(store, parsed(coordinates), keys, study)
     reporter = Reporter(quiet=quiet or as_json)
-    rows = verified(store, picked, sample=sample, deep=deep, reporter=reporter)
+    rows = verified(store, picked.keys, sample=sample, deep=deep, reporter=reporter)
     if recompute:
         if study is None:
             raise StudyError("--recompute needs --study STUDY: it says where the images and weights are")
@@ -78,6 +78,7 @@ def verify(
     if wrong:
         damaged = any(row["verdict"] == "damaged" for row in wrong)
         sys.exit(EXIT_SOME_FAILED if damaged else EXIT_SURROUNDINGS)
+    end_with(picked.lacking)
 
 
 @click.command()

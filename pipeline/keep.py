@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cache import CacheError, CacheWriteError, DamagedEntryError, Store
+from pipeline.needed import needs_of
 from pipeline.progress import SILENT, Reporter
-from pipeline.share import Rows, keys_of_study
+from pipeline.share import Rows
 
 if TYPE_CHECKING:
     from pipeline.jobs import ExtractJob
@@ -126,7 +127,7 @@ def collected(
     """
     from cache.maintain import collect, to_collect
 
-    kept = {key for study in keep for key in keys_of_study(study)}
+    kept = {key for study in keep for key in _needed(study, store)}
     asked = older_than is not None or largest_total is not None or bool(keep)
     picked = to_collect(
         store.list() if asked else (),
@@ -138,6 +139,24 @@ def collected(
     deleted = _swept(store, grace=grace * DAY, dry_run=dry_run)
     rows = [{"key": info.key, "bytes": info.nbytes, **info.coordinates} for info in moved]
     return {"moved": rows, "deleted": deleted, "deleted_bytes": sum(deleted.values()), "dry_run": dry_run}
+
+
+def _needed(study: Path, store: Store) -> Iterator[str]:
+    """Yield the entries that a study needs, and those whose features only wait for its labels.
+
+    Raises
+    ------
+    StudyError
+        There is none: nobody means to keep nothing.
+    """
+    needs = needs_of(study, notify=store.notify)
+    needs.refuse_doubt()
+    found = [*needs.keys, *(key for entry in needs.absent for key in entry.twins)]
+    if not found:
+        needs.require_some()
+    for line in needs.absences():
+        store.notify(f"note: {line}")
+    yield from found
 
 
 def _swept(store: Store, *, grace: float, dry_run: bool) -> dict[str, int]:

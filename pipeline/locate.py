@@ -1,7 +1,8 @@
 """Which cached entry stands for each split of each data set through each backbone of a study.
 
 Where images and weights are on this machine the key is known. Where one of them is not, entries are found
-by their human coordinates. A pin chooses one entry, and what it says must hold.
+by their human coordinates, and must have the rows and labels that the data set lists where that list is here.
+A pin chooses one entry, and what it says must hold.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from pipeline.ledger import differences
 from pipeline.pins import Spot, pins_of
 from pipeline.plan_extraction import entry_key
 from pipeline.resolve import Images, Resolved
+from pipeline.same_labels import unlike
 from pipeline.shelf import ANNOTATIONS, Shelf
-from pipeline.tables import PinTable
-from pipeline.wanted import wanted_coordinates
-from stages.records import SPLITS
+from pipeline.tables import DatasetTable, PinTable
+from pipeline.wanted import Wanted, wanted_coordinates
+from stages.records import SPLITS, Dataset
 
 SPELLINGS = frozenset({"dataset", "weights"})
 """Coordinates that two studies may spell differently for one key: where a pin tells the values, they are not held
@@ -48,12 +50,15 @@ class _Question:
     """One spot, with what this machine knows of it."""
 
     spot: Spot
-    wanted: Mapping[str, str]
+    wanted: Wanted
     pin: PinTable | None
     key: str | None
     """From images and weights; None where one of them is not here."""
     images: Images | None
     """None where the images are not here, or where features were imported, whatever they were made from."""
+    rows: Dataset | None
+    """What the data set lists; None where that is not known here."""
+    table: DatasetTable
     compute: Callable[[], CacheKey | None]
     """The key with its ingredients, from images and weights."""
 
@@ -68,6 +73,14 @@ class _Question:
     def name(self) -> str:
         """For messages."""
         return described(self.spot)
+
+    def unlike(self, entry: Entry) -> str:
+        """Say in what an entry has other rows or labels than the data set lists; nothing where it is not known."""
+        split = self.spot[2]
+        if self.rows is None or split not in self.rows.splits:
+            return ""
+        lacks = self.table.exclude_duplicates and split != "test"
+        return unlike(entry, self.rows, split, source=self.table.source or self.table.name, may_lack=lacks)
 
 
 def locate(
@@ -92,13 +105,15 @@ def locate(
     found = {}
     for backbone in resolved.backbones:
         for table in study.dataset:
-            images = resolved.images.get(table.name)
-            for split in images.dataset.splits if images else SPLITS:
+            images, rows = resolved.images.get(table.name), resolved.rows_of(table.name)
+            for split in rows.splits if rows else SPLITS:
                 spot = (backbone.label, table.name, split)
                 wanted = wanted_coordinates(study, backbone, table.name, split)
                 known = images if backbone.weights.kind != "cached" else None
                 compute = functools.partial(entry_key, study, backbone, known, split) if known else _no_key
-                question = _Question(spot, wanted, pins.get(spot), keys.get(spot), known, compute)
+                question = _Question(
+                    spot, wanted, pins.get(spot), keys.get(spot), known, rows, table, compute
+                )
                 found[spot] = _pinned(question, shelf) if spot in pins else _unpinned(question, shelf)
     return found
 
@@ -108,16 +123,30 @@ def _no_key() -> None:
 
 
 def _unpinned(question: _Question, shelf: Shelf) -> Located:
-    """Find an entry by its key, else by its coordinates and, where the images are here, their hashes."""
+    """Find an entry by its key, else by its coordinates, the labels and, where the images are here, their hashes."""
     if question.key is not None:
         return Located(question.key if shelf.holds(question.key) else None)
     found = [info.key for info in shelf.find(question.wanted)]
-    if len(found) > 1 or (found and question.images is not None):
+    if len(found) > 1 or (found and question.rows is not None):
         entries = [e for e in shelf.read(found) if _same_rows(question, e)]
-        if len(entries) > 1:
-            return Located(choice=choice_of(question.spot, entries))
-        found = [entry.key.digest for entry in entries]
+        others = [question.unlike(entry) for entry in entries]
+        fitting = [entry for entry, other in zip(entries, others, strict=True) if not other]
+        if len(fitting) > 1:
+            return Located(choice=choice_of(question.spot, fitting))
+        if entries and not fitting:
+            return _none_fits(question, others[0])
+        found = [entry.key.digest for entry in fitting]
     return Located(found[0] if found else None)
+
+
+def _none_fits(question: _Question, other: str) -> Located:
+    """Say that what is found by its coordinates has other labels; they can be taken over where the images are."""
+    if question.images is not None:
+        return Located(lacking=f"cached with other labels ({other})")
+    return Located(
+        conflict=f"{question.spot[1]}/{question.spot[2]}: no cached features with these rows and labels: {other}: "
+        "mend the list, or extract with it where the images are (new labels need no forward pass) and pull that"
+    )
 
 
 def _pinned(question: _Question, shelf: Shelf) -> Located:
@@ -154,18 +183,15 @@ def _conflicts(question: _Question, entry: Entry) -> Iterator[str]:
     pin = question.pin
     assert pin is not None
     key = entry.key.digest[:SHORT]
-    there = entry.metadata["coordinates"]
     told = SPELLINGS if pin.content_digest is not None else frozenset()
-    other = [
-        f"{n} {there.get(n)!r}, not {v!r}"
-        for n, v in question.wanted.items()
-        if there.get(n) != v and n not in told
-    ]
+    other = question.wanted.apart(entry.metadata["coordinates"], told)
     if question.key is None and other:
         yield f"the pinned entry {key} is of {'; '.join(other)}: pin another one, or change the study"
     if not _same_rows(question, entry):
         apart = _rows_apart(_samples_of(entry), question.samples())
         yield f"the images here are not those of the pinned entry {key}: {apart}"
+    elif question.key is None and (other_rows := question.unlike(entry)):
+        yield f"the pinned entry {key} has other rows or labels: {other_rows}: mend the list, or pin another entry"
     if pin.content_digest not in (None, entry.content_digest):
         yield (
             f"pinned with the values {pin.content_digest[:SHORT]}, the cache holds the key {key} with the values "
@@ -184,7 +210,8 @@ def _other_key(question: _Question, key: CacheKey, pinned: list[Entry]) -> str:
         apart = "the pinned entry is not in the cache, pull it to see in what they differ"
     return (
         f"pinned as {pin.fingerprint[:SHORT]}, but images, weights and settings here give the key "
-        f"{key.digest[:SHORT]} ({apart}): mend what differs, or pin what is here with `penultimate cache pin`"
+        f"{key.digest[:SHORT]} ({apart}): mend what differs, or keep "
+        "what is here: `penultimate extract`, then `penultimate cache pin`"
     )
 
 

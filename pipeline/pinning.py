@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cache import Entry
-from pipeline.choices import AmbiguousEntriesError, described, pin_of
+from pipeline.choices import described, pin_of
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.lock import lock_file, write_lock
+from pipeline.needed import needs_in
 from pipeline.pins import Spot, with_pins
 from pipeline.resolve import open_store
 from pipeline.share import complete
@@ -29,55 +30,46 @@ def pin(study: Study, keys: Sequence[str] = ()) -> list[dict[str, Any]]:
         Read from a file.
     keys : sequence of str
         Keys, or beginnings of keys, of entries to pin; the other pins stay. Without any, every entry
-        that the study uses is pinned, as it is in the cache now, and pins that cannot be kept here go.
+        that the study uses is pinned, as it is in the cache now; all of them have to be here.
 
     Returns
     -------
     list of dict
         ``backbone``, ``dataset``, ``split``, ``key``, ``content_digest``, ``status`` ("new", "changed",
-        "unchanged", "removed") of each pin that the lock holds or held.
+        "unchanged") of each pin that the lock holds.
 
     Raises
     ------
     AmbiguousEntriesError
         Several entries match and no key says which is meant.
     StudyError
-        An entry is none of the study's, or the images here say otherwise; nothing was written.
+        An entry is none of the study's, one that it needs is not here, or the images here say otherwise; nothing
+        was written.
     """
-    if keys:
-        pins, dropped = _of_keys(study, keys), set[Spot]()
-    else:
-        pins, dropped = _of_everything(study)
-    if not pins and not dropped:
+    pins = _of_keys(study, keys) if keys else _of_everything(study)
+    if not pins:
         raise StudyError(f"{study.name}: none of its features are cached here; extract or pull them first")
     _refuse_conflicts(with_pins(study, pins.values()), pins.keys())
-    return remember(study, list(pins.values()), dropped)
+    return remember(study, list(pins.values()))
 
 
-def remember(study: Study, pins: Sequence[PinTable], dropped: Collection[Spot] = ()) -> list[dict[str, Any]]:
-    """Write pins into the lock beside the study file, where others but the dropped ones stay."""
+def remember(study: Study, pins: Sequence[PinTable]) -> list[dict[str, Any]]:
+    """Write pins into the lock beside the study file, where others stay."""
     before = {pin.place: pin for pin in study.lock if pin.place in _spots(study)}
-    after = {spot: pin for spot, pin in before.items() if spot not in dropped}
-    after |= {pin.place: pin for pin in pins}
+    after = before | {pin.place: pin for pin in pins}
     write_lock(lock_of(study), after.values())
-    return [_row(before.get(spot), after.get(spot)) for spot in sorted({**before, **after})]
+    return [_row(before.get(spot), after[spot]) for spot in sorted(after)]
 
 
-def _row(before: PinTable | None, after: PinTable | None) -> dict[str, Any]:
+def _row(before: PinTable | None, pin: PinTable) -> dict[str, Any]:
     """Say what became of one pin."""
-    pin = after or before
-    assert pin is not None
-    if before is None or after is None:
-        status = "new" if before is None else "removed"
-    else:
-        status = "unchanged" if before == after else "changed"
     return {
         "backbone": pin.backbone,
         "dataset": pin.dataset,
         "split": pin.split,
         "key": pin.fingerprint,
         "content_digest": pin.content_digest,
-        "status": status,
+        "status": "new" if before is None else "unchanged" if before == pin else "changed",
     }
 
 
@@ -105,7 +97,7 @@ def _of_keys(study: Study, keys: Sequence[str]) -> dict[Spot, PinTable]:
     pins: dict[Spot, PinTable] = {}
     for beginning in keys:
         entry = store.read(complete(store, beginning))
-        spots = [spot for spot, facts in wanted.items() if facts.items() <= _coordinates(entry).items()]
+        spots = [spot for spot, asked in wanted.items() if asked.met_by(_coordinates(entry))]
         if not spots:
             facts = ", ".join(f"{name}={value}" for name, value in _coordinates(entry).items())
             raise StudyError(f"{entry.key.digest[:12]} ({facts}) is no entry that {study.name} asks for")
@@ -122,11 +114,8 @@ def _coordinates(entry: Entry) -> Mapping[str, Any]:
     return coordinates
 
 
-def _of_everything(study: Study) -> tuple[dict[Spot, PinTable], set[Spot]]:
-    """Pin what the study uses now; the former lock only decides where nothing else does.
-
-    Returns the pins, and the spots whose former pins contradict what is here.
-    """
+def _of_everything(study: Study) -> dict[Spot, PinTable]:
+    """Pin what the study uses now; the former lock only decides where nothing else does."""
     loose = [pin.model_copy(update={"content_digest": None}) for pin in study.lock]
     found = survey(study.model_copy(update={"lock": tuple(loose)}))
     broken = set(found.conflicts)
@@ -134,20 +123,25 @@ def _of_everything(study: Study) -> tuple[dict[Spot, PinTable], set[Spot]]:
     if useless:
         kept = tuple(pin for pin in loose if pin.place not in useless)
         found = survey(study.model_copy(update={"lock": kept}))
-    choices = [entry.choice for entry in found.located.values() if entry.choice is not None]
-    if choices:
-        raise AmbiguousEntriesError(choices, study.file)
+    needs = needs_in(study, found)
+    needs.refuse_doubt()
     pins = {
-        spot: pin_of(spot, entry.key, found.shelf.store.read(entry.key).content_digest)
-        for spot, entry in found.located.items()
-        if entry.key is not None
+        entry.spot: pin_of(
+            entry.spot, entry.found.key, found.shelf.store.read(entry.found.key).content_digest
+        )
+        for entry in needs.entries
+        if entry.found.key is not None
     }
-    return pins, broken - set(pins)
+    staying = {pin.place for pin in study.lock} - broken
+    absent = [entry for entry in needs.absent if entry.spot not in staying]
+    if absent and (pins or broken):
+        raise StudyError(f"{line}, then pin; the lock stays as it was" for line in needs.absences(absent))
+    return pins
 
 
 def _refuse_conflicts(study: Study, spots: Collection[Spot]) -> None:
     """Refuse pins that the images here, or the study file's own pins, speak against."""
     found = survey(study).conflicts
-    conflicts = [found[spot] for spot in spots if spot in found]
+    conflicts = list(dict.fromkeys(found[spot] for spot in spots if spot in found))
     if conflicts:
         raise StudyError(conflicts)

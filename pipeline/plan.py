@@ -127,16 +127,24 @@ def plan(
     jobs += plan_experiments(study, readable, jobs, store, history)
     absent = [
         f"{name}: images are not on this machine ({why}); cached features are found by name"
+        + (", rows and labels" if name in resolved.listed else "")
         for name, why in resolved.absent.items()
     ]
-    return Plan(study, tuple(jobs), resolved, tuple(notes), tuple(absent), tuple(found.conflicts.values()))
+    return Plan(
+        study,
+        tuple(jobs),
+        resolved,
+        tuple(notes),
+        tuple(absent),
+        found.conflict_lines,
+    )
 
 
 def _refuse_doubt(study: Study, found: Survey) -> None:
     """Refuse to guess where several entries match; all questions are put at once."""
     choices = [located.choice for located in found.located.values() if located.choice is not None]
     if choices:
-        raise AmbiguousEntriesError(choices, study.file, tuple(found.conflicts.values()))
+        raise AmbiguousEntriesError(choices, study.file, found.conflict_lines)
 
 
 def _readable(study: Study, resolved: Resolved, jobs: Sequence[Planned], store: Store) -> Resolved:

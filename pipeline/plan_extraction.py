@@ -24,7 +24,7 @@ def plan_extraction(study: Study, resolved: Resolved, shelf: Shelf) -> Iterator[
                 key = entry_key(study, backbone, images, split)
                 job = _job(study, backbone, name, images, split, key)
                 pin = pins.get((backbone.label, name, split))
-                if pin is not None:
+                if pin is not None and (key is None or key.digest.startswith(pin.fingerprint)):
                     job = replace(job, content_digest=pin.content_digest)
                 yield _planned(job, key, shelf)
 

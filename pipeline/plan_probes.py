@@ -32,18 +32,18 @@ def plan_probes(
         for table in study.dataset:
             name = f"probe/{backbone.label}/{table.name}"
             columns = score_columns(study, backbone, table.name, "linear_probe", seed=study.probe.seed)
-            images = resolved.images.get(table.name)
+            rows = resolved.rows_of(table.name)
             found = {
                 spot[2]: entry for spot, entry in located.items() if spot[:2] == (backbone.label, table.name)
             }
             entries = {split: entry.key for split, entry in found.items() if entry.key is not None}
-            needed = set(images.dataset.splits if images else ("train", "test"))
+            needed = set(rows.splits if rows else ("train", "test"))
             pinned = {split for split, entry in found.items() if entry.pin is not None}
             if not needed | pinned <= set(entries):
                 why = _lacking(found) or _not_cached(backbone, resolved.absent.get(table.name))
                 yield Planned(name, "probe", "waiting", why, columns=columns)
                 continue
-            metric = images.dataset.metric if images else table.metric or _default_metric(store, entries)
+            metric = rows.metric if rows else table.metric or _default_metric(store, entries)
             job = _probe_job(study, name, backbone, table.name, metric, entries, columns)
             job = replace(job, content_digests=_pinned_values(found))
             state, why = state_of(job, history)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 from cache import Entry, Store
 from pipeline.errors import StudyError
+from pipeline.needed import Picked, needs_of
+from pipeline.pins import Spot, pins_of
 
 if TYPE_CHECKING:
     from cache.remote import Remote
     from cache.share import Manifest
+    from pipeline.wanted import Wanted
 
 
 def chosen_remote(
     store: Store, remote: Remote, coordinates: Mapping[str, str], keys: Sequence[str], study: Path | None
-) -> list[str]:
+) -> Picked:
     """Return the keys of the remote entries meant; every one where nothing was said."""
     from cache.share import list_remote
 
@@ -25,20 +28,26 @@ def chosen_remote(
     remote.require_place()
     there = remote.keys() if keys else []
     picked = [only_one(beginning, there, command) for beginning in keys]
+    lacking: list[str] = []
     if coordinates or study is not None or not keys:
         manifests = list_remote(remote)
         if coordinates or study is None:
             wanted = coordinates.items()
             picked += [m.key for m in manifests if all(str(m.coordinates.get(n)) == v for n, v in wanted)]
         if study is not None:
-            picked += _of_study(store, remote, manifests, study)
+            found, lacking = _of_study(store, remote, manifests, study)
+            picked += found
     if not picked:
         raise StudyError(f"{remote.url}: no such entries; {command} shows what is there")
-    return list(dict.fromkeys(picked))
+    return Picked(list(dict.fromkeys(picked)), lacking)
 
 
-def _of_study(store: Store, remote: Remote, manifests: Sequence[Manifest], path: Path) -> list[str]:
-    """Return the keys of the remote entries that a study needs: the pinned ones, the others by coordinates.
+def _of_study(
+    store: Store, remote: Remote, manifests: Sequence[Manifest], path: Path
+) -> tuple[list[str], list[str]]:
+    """Return the keys of the remote entries that a study needs, and what is neither there nor here.
+
+    Pinned ones are found by their keys, the others by coordinates.
 
     Raises
     ------
@@ -46,16 +55,16 @@ def _of_study(store: Store, remote: Remote, manifests: Sequence[Manifest], path:
         What is pinned is not there, or has other content there.
     """
     from pipeline.config import load_study
-    from pipeline.pins import pins_of
     from pipeline.wanted import wanted_of_study
 
     study = load_study(path)
     pins = pins_of(study)
-    picked: list[str] = []
+    picked: dict[Spot, list[str]] = {}
     mistakes = []
-    for spot, wanted in wanted_of_study(study).items():
+    asked = wanted_of_study(study)
+    for spot, wanted in asked.items():
         if spot not in pins:
-            picked += [m.key for m in manifests if wanted.items() <= m.coordinates.items()]
+            picked[spot] = [m.key for m in manifests if wanted.met_by(m.coordinates)]
             continue
         pin = pins[spot]
         pinned = f"{' / '.join(spot)} is pinned as {pin.fingerprint[:12]}"
@@ -73,12 +82,15 @@ def _of_study(store: Store, remote: Remote, manifests: Sequence[Manifest], path:
             mistakes.append(
                 f"{remote.url}: {pinned}, which is {what}; ask for it to be pushed, or pin what is there"
             )
-        picked += sound
+        picked[spot] = sound
     if mistakes:
         raise StudyError(mistakes)
-    if not picked and not pins:
-        raise StudyError(_none_of(study.name, wanted_of_study(study).values(), manifests, remote.url))
-    return picked
+    keys = [key for found in picked.values() for key in found]
+    if not keys and not pins:
+        raise StudyError(_none_of(study.name, asked.values(), manifests, remote.url))
+    needs = needs_of(study, notify=store.notify)
+    nowhere = [entry for entry in needs.absent if not picked.get(entry.spot)]
+    return keys, [f"{remote.url}: not there either: {line}" for line in needs.absences(nowhere)]
 
 
 def _beginning(store: Store, fingerprint: str) -> list[Entry]:
@@ -87,11 +99,9 @@ def _beginning(store: Store, fingerprint: str) -> list[Entry]:
     return [entry for entry in found if entry is not None]
 
 
-def _none_of(
-    name: str, wanted: Iterable[Mapping[str, str]], manifests: Sequence[Manifest], url: str
-) -> Iterator[str]:
+def _none_of(name: str, wanted: Iterable[Wanted], manifests: Sequence[Manifest], url: str) -> Iterator[str]:
     """Say in which coordinates the entries of a remote differ from what a study asks for."""
-    asked = list(wanted)
+    asked = [one.facts for one in wanted]
     yield f"{url}: none of its {len(manifests)} entries is one that {name} asks for"
     for coordinate in asked[0]:
         ours = {facts[coordinate] for facts in asked}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,12 @@ class Resolved:
     """By data set name; a data set whose images are not here is absent."""
     absent: Mapping[str, str]
     """Data sets whose images are not here, with the reason: their features may be cached all the same."""
+    listed: Mapping[str, Dataset] = field(default_factory=dict)
+    """Of these the ones whose rows and labels are known all the same, from the table that lists them."""
+
+    def rows_of(self, name: str) -> Dataset | None:
+        """Return a data set's rows and labels, as far as they are known here."""
+        return self.images[name].dataset if name in self.images else self.listed.get(name)
 
 
 def with_network(resolved: Resolved) -> tuple[Backbone, ...]:
@@ -103,6 +109,7 @@ def resolve(
             mistakes.append(f"backbone[{i}]: {error}")
     loaded: dict[str, Dataset] = {}
     absent: dict[str, str] = {}
+    listed: dict[str, Dataset] = {}
     for i, entry in enumerate(study.dataset, start=1):
         if entry.source == "cached":
             absent[entry.name] = 'known by cached features only (source = "cached")'
@@ -112,13 +119,16 @@ def resolve(
         except DatasetAbsentError as error:
             if need_images:
                 mistakes.append(f"dataset[{i}]: {error}")
+            mistakes += [f"dataset[{i}]: {line}" for line in error.mistakes]
             absent[entry.name] = str(error)
+            if error.listed is not None:
+                listed[entry.name] = error.listed
         except InputError as error:
             mistakes += [f"dataset[{i}]: {line}" for line in str(error).splitlines()]
     if mistakes:
         raise StudyError(mistakes)
     images = _hash_images(loaded, digests, rehash, progress)
-    return Resolved(tuple(backbones), _without_duplicates(study, images), absent)
+    return Resolved(tuple(backbones), _without_duplicates(study, images), absent, listed)
 
 
 def _backbone(
@@ -126,7 +136,7 @@ def _backbone(
 ) -> Backbone:
     """Resolve one backbone and hash its weights file where it is here."""
     if table.weights == "cached":
-        return _imported(table)
+        return _imported(table, study.extract.size)
     backbone = resolve_backbone(
         table.name,
         weights=table.weights,
@@ -148,9 +158,11 @@ def _backbone(
     return replace(backbone, weights=replace(backbone.weights, sha256=sha256))
 
 
-def _imported(table: BackboneTable) -> Backbone:
-    """Return a backbone that is known by imported features only: no network, no preprocessing of ours."""
-    nothing = Preprocessing(0, "nearest", "whole", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+def _imported(table: BackboneTable, size: int | None) -> Backbone:
+    """Return a backbone that is known by imported features only: no network, no preprocessing of ours but a size."""
+    nothing = Preprocessing(
+        table.size or size or 0, "nearest", "whole", 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    )
     return Backbone(
         name=table.name,
         weights=Weights(kind="cached", label="cached"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import Store
 from cache.errors import one_line
 from pipeline.errors import StudyError
+from pipeline.needed import Needs, Picked, needs_of
 from pipeline.progress import SILENT, Reporter
 from pipeline.provenance import provenance
 from pipeline.remote_choice import chosen_remote, only_one
@@ -107,9 +109,16 @@ def complete(store: Store, beginning: str) -> str:
     return only_one(beginning, store.keys(), "`penultimate cache list`")
 
 
-def chosen(
-    store: Store, coordinates: Mapping[str, str], keys: Sequence[str], study: Path | None
-) -> list[str]:
+@dataclass(frozen=True)
+class Moved:
+    """What a push or pull did."""
+
+    rows: Rows
+    lacking: list[str]
+    """What the study needs and did not come along, a line each."""
+
+
+def chosen(store: Store, coordinates: Mapping[str, str], keys: Sequence[str], study: Path | None) -> Picked:
     """Return the keys of the local entries meant; every one where nothing was said.
 
     Raises
@@ -118,33 +127,32 @@ def chosen(
         Something was said, and no entry is meant by it.
     """
     if not coordinates and not keys and study is None:
-        return list(store.keys())
+        return Picked(list(store.keys()))
     picked = [complete(store, beginning) for beginning in keys]
     if coordinates:
         picked += [info.key for info in store.find(**coordinates)]
+    lacking: list[str] = []
+    remarks: list[str] = []
     if study is not None:
-        picked += keys_of_study(study)
+        needs = needs_of(study, notify=store.notify)
+        needs.refuse_doubt()
+        picked += needs.keys
+        if not picked:
+            needs.require_some()
+        lacking, remarks = needs.absences(), _unpinned(needs)
     if not picked:
-        raise StudyError("no such entries here; `penultimate cache list` shows what there is")
-    return list(dict.fromkeys(picked))
+        raise StudyError(f"no such entries here; {_what_there_is(store)}")
+    return Picked(list(dict.fromkeys(picked)), lacking, remarks)
 
 
-def keys_of_study(study: Path) -> list[str]:
-    """Return the entries of a study that are cached here."""
-    from pipeline.beforehand import check_pins
-    from pipeline.config import load_study
-    from pipeline.jobs import ExtractJob, ProbeJob
-    from pipeline.plan import plan
+def _unpinned(needs: Needs) -> list[str]:
+    """Say what others do not find by its names; a lock tells them the keys."""
+    return [] if needs.study.lock else needs.other_names()
 
-    current = plan(load_study(study), stages=("probe",))
-    check_pins(current)
-    keys = []
-    for planned in current.jobs:
-        if isinstance(planned.job, ProbeJob):
-            keys += list(planned.job.entries.values())
-        elif isinstance(planned.job, ExtractJob) and planned.state == "done" and planned.job.key:
-            keys.append(planned.job.key)
-    return list(dict.fromkeys(keys))
+
+def _what_there_is(store: Store) -> str:
+    """Say how to see what can be chosen, and in which folder it was looked for."""
+    return f"`penultimate cache list` shows what there is in {store.root}"
 
 
 def transfer(
@@ -158,7 +166,7 @@ def transfer(
     dry_run: bool = False,
     verify: bool = False,
     reporter: Reporter = SILENT,
-) -> Rows:
+) -> Moved:
     """Push or pull the entries meant; return what became of each. ``verify`` is for `push`."""
     from cache import share
 
@@ -170,13 +178,15 @@ def transfer(
 
         if direction == "push":
             picked = chosen(store, coordinates, keys, study)
-            if not picked:
+            if not picked.keys:
                 raise StudyError("there are no entries here to push; `penultimate extract STUDY` makes them")
-            results = share.push(store, remote, picked, dry_run=dry_run, verify=verify, progress=show)
+            for line in picked.remarks:
+                store.notify(f"note: {line}")
+            results = share.push(store, remote, picked.keys, dry_run=dry_run, verify=verify, progress=show)
         else:
             picked = chosen_remote(store, remote, coordinates, keys, study)
-            results = share.pull(store, remote, picked, dry_run=dry_run, progress=show)
-    return [
+            results = share.pull(store, remote, picked.keys, dry_run=dry_run, progress=show)
+    rows = [
         {
             "key": result.key,
             "status": result.status,
@@ -185,6 +195,7 @@ def transfer(
         }
         for result in results
     ]
+    return Moved(rows, picked.lacking)
 
 
 def imported(

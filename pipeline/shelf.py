@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cache import CacheKey, Entry, EntryInfo, Store
 from cache.maintain import Twins
+from pipeline.wanted import Wanted
 
 ANNOTATIONS = "annotations_sha256"
 """The one ingredient of a key that features do not depend on."""
@@ -42,10 +43,10 @@ class Shelf:
         """Whether an entry with a sound index lies under the key."""
         return key in self.store
 
-    def find(self, wanted: Mapping[str, str]) -> list[EntryInfo]:
-        """Return the entries with these coordinates; backbone, dataset and split are always among them."""
-        near = self._by_spot.get(_spot(wanted), ())
-        return [info for info in near if wanted.items() <= info.coordinates.items()]
+    def find(self, wanted: Wanted) -> list[EntryInfo]:
+        """Return the entries with these coordinates."""
+        near = self._by_spot.get(_spot(wanted.facts), ())
+        return [info for info in near if wanted.met_by(info.coordinates)]
 
     def beginning(self, fingerprint: str) -> list[EntryInfo]:
         """Return the entries whose key begins so; a whole key is looked up without listing the others."""

@@ -32,6 +32,11 @@ class Survey:
         """What stands between the study's pins and this machine."""
         return {spot: found.conflict for spot, found in self.located.items() if found.conflict}
 
+    @property
+    def conflict_lines(self) -> tuple[str, ...]:
+        """Return that for people, once what holds for several backbones alike."""
+        return tuple(dict.fromkeys(self.conflicts.values()))
+
 
 def survey(
     study: Study,

@@ -17,6 +17,14 @@
 Every message is one line that says what was found, where, and what to do now.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stages.records import Dataset
+
 
 class StageError(Exception):
     """Base class of everything a stage refuses to do."""
@@ -31,7 +39,22 @@ class DatasetError(InputError):
 
 
 class DatasetAbsentError(DatasetError):
-    """The data set's files are not on this machine; its cached features may be."""
+    """The data set's files are not on this machine; its cached features may be.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    listed : Dataset, optional
+        Its rows and labels, where the table that lists them is here.
+    mistakes : sequence of str
+        What is wrong with that table itself, one line each; it lists nothing then.
+    """
+
+    def __init__(self, message: str, listed: Dataset | None = None, mistakes: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.listed = listed
+        self.mistakes = tuple(mistakes)
 
 
 class BadImageError(DatasetError):

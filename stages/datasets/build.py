@@ -51,6 +51,8 @@ def build_dataset(
         With one line per mistake: no rows, duplicate ids, missing files, Git LFS pointers or web pages in place of
         images, a split without rows, one class, a class in validation or test that train lacks, labels that
         contradict themselves, a metric that does not fit the labels.
+    DatasetAbsentError
+        None of the files is there; it holds the data set as listed, or what is wrong with the list.
     """
     if not rows:
         raise DatasetError(f"{where}: no images listed; expected at least one row per class and split")
@@ -58,20 +60,20 @@ def build_dataset(
         multi_label = metric == "map_11_point" or any("|" in r.label or r.label.startswith("?") for r in rows)
     chosen: Metric = metric or ("map_11_point" if multi_label else "top_1")
     missing, impostors = look_at_files(rows)
+    absent = ""
+    mistakes = [*impostor_mistakes(impostors, len(rows)), *mistakes_of(rows, chosen, multi_label)]
     if len(missing) == len(rows):
-        raise DatasetAbsentError(
+        absent = (
             f"{where}: none of the {len(rows)} images is there: {some(missing)} "
             f"(looked for {rows[0].path}); {if_missing}"
         )
-    mistakes = [
-        *missing_mistakes(missing, len(rows), if_missing),
-        *impostor_mistakes(impostors, len(rows)),
-        *mistakes_of(rows, chosen, multi_label),
-    ]
-    if mistakes:
-        raise DatasetError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
+    else:
+        mistakes = [*missing_mistakes(missing, len(rows), if_missing), *mistakes]
+    lines = [f"{where}: {mistake}" for mistake in mistakes]
+    if lines:
+        raise DatasetAbsentError(absent, mistakes=lines) if absent else DatasetError("\n".join(lines))
     class_names = tuple(sorted({label for row in rows for label in names_of(row.label, multi_label)}))
-    return Dataset(
+    dataset = Dataset(
         name=name,
         class_names=class_names,
         multi_label=multi_label,
@@ -83,6 +85,9 @@ def build_dataset(
         },
         notes=(*notes, *_torn_groups(rows)),
     )
+    if absent:
+        raise DatasetAbsentError(absent, dataset)
+    return dataset
 
 
 def _torn_groups(rows: Sequence[Row]) -> list[str]:

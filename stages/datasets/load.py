@@ -16,7 +16,7 @@ from stages.datasets.paper_sets import PAPER_SETS
 from stages.datasets.rows import Row
 from stages.datasets.voc import read_voc_rows
 from stages.datasets.wds_source import read_wds_rows
-from stages.errors import DatasetError
+from stages.errors import DatasetAbsentError, DatasetError
 from stages.names import did_you_mean
 from stages.records import Dataset, Metric, Progress, untold
 
@@ -125,7 +125,7 @@ def load_dataset(
     DatasetError
         One line per mistake.
     DatasetAbsentError
-        The images are not on this machine.
+        The images are not on this machine; it holds the rows where the table that lists them is.
     MissingExtraError
         ``hf:`` without the library ``datasets``.
 
@@ -148,21 +148,27 @@ def load_dataset(
         progress or untold,
     )
     found = _read(name, source, request)
-    dataset = build_dataset(
-        name,
-        found.rows,
-        where=found.where,
-        metric=metric or (PAPER_SETS[found.paper].metric if found.paper else None),
-        multi_label=found.multi_label if multi_label is None else multi_label,
-        notes=[*found.notes, *_other_metric(name, found, metric)],
-        if_missing=found.if_missing,
-    )
+    beside = found.manifest if manifest_beside and found.manifest and found.manifest.is_file() else None
+    wanted = beside if manifest is None else Path(base) / manifest
+    try:
+        dataset = build_dataset(
+            name,
+            found.rows,
+            where=found.where,
+            metric=metric or (PAPER_SETS[found.paper].metric if found.paper else None),
+            multi_label=found.multi_label if multi_label is None else multi_label,
+            notes=[*found.notes, *_other_metric(name, found, metric)],
+            if_missing=found.if_missing,
+        )
+    except DatasetAbsentError as error:
+        if error.listed is not None:
+            _checked(error.listed, wanted)
+        raise
     if found.paper:
         dataset = check_sizes(
             found.paper, dataset, where=found.where, allow_size_mismatch=allow_size_mismatch
         )
-    beside = found.manifest if manifest_beside and found.manifest and found.manifest.is_file() else None
-    return _checked(dataset, beside if manifest is None else Path(base) / manifest)
+    return _checked(dataset, wanted)
 
 
 def _other_metric(name: str, found: _Read, metric: Metric | None) -> list[str]:

@@ -16,6 +16,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from stages.errors import DatasetError
 from stages.records import Dataset, Split
 
@@ -53,18 +55,18 @@ def manifest_of(dataset: Dataset) -> dict[str, Any]:
 
 def _split(split: Split, dataset: Dataset) -> dict[str, list[str]]:
     """Return the rows of one split."""
-    rows = {"ids": list(split.ids), "labels": label_texts(split, dataset.class_names)}
+    rows = {"ids": list(split.ids), "labels": label_texts(split.labels, dataset.class_names)}
     return rows | ({"groups": list(split.groups)} if split.groups else {})
 
 
-def label_texts(split: Split, class_names: Sequence[str]) -> list[str]:
+def label_texts(labels: NDArray[Any], class_names: Sequence[str]) -> list[str]:
     """Return each row's label as a csv would write it: "rose", or "desert|?sea" where multi-label."""
-    if split.labels.ndim == 1:
-        return [class_names[k] for k in split.labels]
+    if labels.ndim == 1:
+        return [class_names[k] for k in labels]
     marks = {1: "", -1: "?"}
     return [
         "|".join(marks[value] + class_names[k] for k, value in enumerate(row) if value)
-        for row in split.labels.tolist()
+        for row in labels.tolist()
     ]
 
 

@@ -43,8 +43,8 @@ def test_a_manifest_holds_ids_and_labels_in_order(tmp_path) -> None:
 def test_several_labels_are_written_as_a_csv_has_them(tmp_path) -> None:
     text = "path,label,split\n0.png,sea|sun,train\n1.png,,train\n3.png,sea,train\n2.png,?sea|sun,test\n"
     dataset = load(tmp_path, text)
-    assert label_texts(dataset.splits["train"], dataset.class_names) == ["sea|sun", "", "sea"]
-    assert label_texts(dataset.splits["test"], dataset.class_names) == ["?sea|sun"]
+    assert label_texts(dataset.splits["train"].labels, dataset.class_names) == ["sea|sun", "", "sea"]
+    assert label_texts(dataset.splits["test"].labels, dataset.class_names) == ["?sea|sun"]
 
 
 def test_the_hash_depends_on_what_is_said_alone(tmp_path) -> None:
