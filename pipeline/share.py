@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cache import Store
 from cache.errors import one_line
 from pipeline.errors import StudyError
-from pipeline.needed import Needs, Picked, needs_of
+from pipeline.needed import Needs, Picked, few, needs_of
 from pipeline.progress import SILENT, Reporter
 from pipeline.provenance import provenance
 from pipeline.remote_choice import chosen_remote, only_one
@@ -59,6 +59,26 @@ def _refuse_unknown(coordinates: Mapping[str, str], infos: Sequence[Any]) -> Non
             raise StudyError(
                 f"no entry has a coordinate {name!r}{hint} (there are {', '.join(sorted(known))})"
             )
+
+
+def _unknown_value(store: Store, coordinates: Mapping[str, str]) -> str:
+    """Say which value of a coordinate no entry here has; nothing where each occurs."""
+    infos = store.list() if coordinates else []
+    for name, value in coordinates.items():
+        values = sorted({str(info.coordinates[name]) for info in infos if name in info.coordinates})
+        if values and value not in values:
+            return f": none has {name}={value}{did_you_mean(value, values) or f', but {few(values)}'}"
+    return ""
+
+
+def nothing_listed(store: Store, remote: str | None, coordinates: Mapping[str, str]) -> str:
+    """Say where nothing was found, and what may be wrong with what was asked, or with the place."""
+    folder = store.root.parent
+    if remote is not None:
+        return f"no such entries in {remote}"
+    if not folder.is_dir():
+        return f"no such entries: there is no folder {folder} ($PENULTIMATE_CACHE, else ~/.cache/penultimate)"
+    return f"no such entries in {folder}{_unknown_value(store, coordinates)}"
 
 
 def described(store: Store, key: str) -> dict[str, Any]:
@@ -141,18 +161,14 @@ def chosen(store: Store, coordinates: Mapping[str, str], keys: Sequence[str], st
             needs.require_some()
         lacking, remarks = needs.absences(), _unpinned(needs)
     if not picked:
-        raise StudyError(f"no such entries here; {_what_there_is(store)}")
+        why = _unknown_value(store, coordinates) or f" in {store.root.parent}"
+        raise StudyError(f"no such entries here{why}; `penultimate cache list` shows what there is")
     return Picked(list(dict.fromkeys(picked)), lacking, remarks)
 
 
 def _unpinned(needs: Needs) -> list[str]:
     """Say what others do not find by its names; a lock tells them the keys."""
     return [] if needs.study.lock else needs.other_names()
-
-
-def _what_there_is(store: Store) -> str:
-    """Say how to see what can be chosen, and in which folder it was looked for."""
-    return f"`penultimate cache list` shows what there is in {store.root}"
 
 
 def transfer(
@@ -180,9 +196,11 @@ def transfer(
             picked = chosen(store, coordinates, keys, study)
             if not picked.keys:
                 raise StudyError("there are no entries here to push; `penultimate extract STUDY` makes them")
-            for line in picked.remarks:
-                store.notify(f"note: {line}")
+            new = not remote.readable_only and not remote.is_there()
             results = share.push(store, remote, picked.keys, dry_run=dry_run, verify=verify, progress=show)
+            made = f"{remote.url}: there was no such folder, it {'would be' if dry_run else 'was'} made"
+            for line in [*picked.remarks, *([made] if new else [])]:
+                store.notify(f"note: {line}")
         else:
             picked = chosen_remote(store, remote, coordinates, keys, study)
             results = share.pull(store, remote, picked.keys, dry_run=dry_run, progress=show)
@@ -273,4 +291,6 @@ def _remote(url: str, store: Store) -> Remote:
     """Open a remote; it tells what it tries again where the store tells its own."""
     from cache.remote import Remote
 
-    return Remote(url, notify=store.notify)
+    remote = Remote(url, notify=store.notify)
+    remote.refuse_store()
+    return remote

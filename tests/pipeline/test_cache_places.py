@@ -1,0 +1,86 @@
+"""Names and places that are easily mistaken: another folder, a cache for a remote, a set by half its name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Study
+from pipeline.resolve import cache_root
+
+NET = "test_resnet.r160_in1k"
+
+
+@pytest.fixture
+def here(cached: Study, workshop, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study with images and cached features, and the current folder beside it."""
+    monkeypatch.chdir(workshop.folder)
+    return workshop.folder
+
+
+def test_run_without_images_names_the_way_out(here, penultimate) -> None:
+    shutil.rmtree("colours")
+    absent, way = penultimate("run", "study.toml").errors
+    assert absent.endswith("split.csv: no such csv; give the path relative to the study file")
+    assert "all cached features of tiny are here, and need neither" in way
+    commands = [part.split("`")[0].split() for part in way.split("`penultimate ")[1:]]
+    assert commands == [["probe", "study.toml"], ["join", "study.toml"]]
+    assert penultimate(*commands[0]).status == 0
+    (line,) = penultimate("extract", "study.toml").errors
+    assert "no such csv" in line
+    shutil.rmtree(cache_root())
+    (line,) = penultimate("run", "study.toml").errors
+    assert "no such csv" in line
+
+
+@pytest.mark.parametrize("below", ["", "features"])
+def test_a_cache_is_no_remote(here, penultimate, monkeypatch, tmp_path, below) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(cache_root(), theirs)
+    before = sorted(theirs.rglob("*"))
+    for words in (("push",), ("pull",), ("list", "--remote"), ("show", "ab", "--remote")):
+        result = penultimate("cache", *words, theirs / below)
+        assert result.status == 2
+        assert result.errors[0].startswith(f"{theirs / below}: is a cache, not a remote")
+    assert sorted(theirs.rglob("*")) == before
+
+
+def test_a_folder_that_a_push_makes_is_told(here, penultimate) -> None:
+    for options, said in ((["--dry-run"], "would be made"), ([], "was made")):
+        result = penultimate("cache", "push", "remot", *options)
+        assert f"note: remot: there was no such folder, it {said}" in result.err
+        assert result.status == 0
+    assert "note:" not in penultimate("cache", "push", "remot").err
+
+
+def test_an_empty_list_says_where_it_looked(here, penultimate, monkeypatch, tmp_path) -> None:
+    said = penultimate("cache", "list", "dataset=colour")
+    assert said.status == 0
+    assert f"no such entries in {cache_root()}: none has dataset=colour; did you mean 'colours'?" in said.out
+    assert json.loads(penultimate("cache", "list", "dataset=colour", "--json").out) == []
+    refused = penultimate("cache", "push", "remote", "dataset=pets")
+    assert refused.status == 2
+    assert (
+        "no such entries here: none has dataset=pets, but colours; `penultimate cache list`"
+        in refused.errors[0]
+    )
+    wrong = tmp_path / "wrong"
+    monkeypatch.setenv("PENULTIMATE_CACHE", str(wrong))
+    assert f"there is no folder {wrong} ($PENULTIMATE_CACHE" in penultimate("cache", "list").out
+
+
+def test_a_key_in_place_of_a_coordinate(here, penultimate) -> None:
+    (line,) = penultimate("cache", "list", "colours").errors
+    assert "`penultimate cache show KEY` shows one entry" in line
+    assert "--key" not in line
+    (line,) = penultimate("cache", "verify", "colours").errors
+    assert "a key is given as --key KEY" in line
+
+
+def test_what_a_study_says_itself_is_no_note(here, workshop, penultimate) -> None:
+    workshop.study({"dataset": [{"name": "colours", "source": "cached"}]})
+    result = penultimate("probe", "study.toml")
+    assert (result.status, "note:" in result.err) == (0, False)
