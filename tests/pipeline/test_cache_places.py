@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.config import Study
@@ -84,3 +85,25 @@ def test_what_a_study_says_itself_is_no_note(here, workshop, penultimate) -> Non
     workshop.study({"dataset": [{"name": "colours", "source": "cached"}]})
     result = penultimate("probe", "study.toml")
     assert (result.status, "note:" in result.err) == (0, False)
+
+
+def test_a_cache_that_was_made_read_only_stays_so(here, penultimate) -> None:
+    np.save("f.npy", np.ones((2, 3), np.float32))
+    Path("l.csv").write_text("id,label\na,x\nb,y\n")
+    (key, *_) = (path.stem for path in cache_root().glob("features/entries/*/*.h5"))
+    assert penultimate("cache", "export", key, "out.h5").status == 0
+    penultimate("cache", "restore", penultimate("cache", "remove", key).out[:12])  # makes trash
+    folders = [path for path in (cache_root(), *cache_root().rglob("*")) if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        where = ("backbone=b", "dataset=d", "split=train")
+        for words in (("import", "f.npy", "l.csv", *where), ("import", "out.h5"), ("remove", key)):
+            result = penultimate("cache", *words)
+            assert result.status == 3, result.err
+            assert "made read-only" in result.errors[0]
+            assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o555}
+        assert penultimate("probe", "study.toml").status == 0
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
