@@ -181,7 +181,8 @@ def import_file(
     if as_json:
         print_json(row)
     elif not quiet:
-        click.echo(f"{row['key'][:12]}: {row['status']}, {row['rows']} rows")
+        status = {"present": "already here"}.get(row["status"], row["status"])
+        click.echo(f"{row['key'][:12]}: {status}, {row['rows']} rows")
 
 
 def end_with(lacking: Sequence[str]) -> None:

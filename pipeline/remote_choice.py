@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cache import Entry, Store
 from pipeline.errors import StudyError
-from pipeline.needed import Picked, needs_of
+from pipeline.needed import Picked, few, needs_of
 from pipeline.pins import Spot, pins_of
 
 if TYPE_CHECKING:
@@ -117,5 +117,6 @@ def only_one(beginning: str, keys: Iterable[str], command: str) -> str:
         raise StudyError(f"an empty key names no entry; {command} shows the keys")
     found = [key for key in keys if key.startswith(beginning)]
     if len(found) != 1:
-        raise StudyError(f"{len(found)} entries begin with {beginning!r}; {command} shows them")
+        which = f" ({few([key[:12] for key in found])})" if found else ""
+        raise StudyError(f"{len(found)} entries begin with {beginning!r}{which}; {command} shows them")
     return found[0]

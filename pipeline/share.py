@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache import Store
+from cache import Entry, Store
 from cache.errors import one_line
 from pipeline.errors import StudyError
 from pipeline.needed import Needs, Picked, few, needs_of
@@ -226,6 +226,11 @@ def imported(
     multi_label: bool = False,
 ) -> dict[str, Any]:
     """Take in an exported entry, or somebody's own features with their labels."""
+    if labels is not None and "=" in labels.name and not labels.exists():
+        raise StudyError(
+            f"{labels} is no csv of labels: an exported entry says itself what it is, import it without coordinates; "
+            "features of your own need theirs: FILE LABELS NAME=VALUE..."
+        )
     if labels is None and file.suffix in (".npy", ".npz", ".csv"):
         name = one_line(shlex.quote(str(file)))
         raise StudyError(f"{name}: features need their labels: cache import {name} labels.csv backbone=...")
@@ -264,6 +269,7 @@ def imported(
                 f"note: {other.key[:12]} is of the same backbone, data set and split, so a study has to say which "
                 f"is meant; `penultimate cache remove {other.key[:12]}` takes it out"
             )
+    _tell_of_other_widths(store, entry, coordinates)
     rounded = entry.key.ingredients["rounded_from"]
     if rounded is not None:
         store.notify(f"note: {file.name}: {rounded} is rounded to float32")
@@ -275,6 +281,17 @@ def imported(
         "rounded_from": rounded,
         "deviation": 0.0,
     }
+
+
+def _tell_of_other_widths(store: Store, entry: Entry, coordinates: Mapping[str, str]) -> None:
+    """Say which splits beside an imported one no probe can take together with it."""
+    width = entry.features.shape[1]
+    for info in store.find(backbone=coordinates["backbone"], dataset=coordinates["dataset"]):
+        if info.dimension != width and info.coordinates["split"] != coordinates["split"]:
+            store.notify(
+                f"note: {info.key[:12]} ({info.coordinates['split']}) has {info.dimension} columns, "
+                f"this one {width}: no probe takes both; import splits of one network under one backbone=..."
+            )
 
 
 def restored(store: Store, beginnings: Sequence[str]) -> Rows:

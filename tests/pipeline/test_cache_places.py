@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.config import Study
+from pipeline.errors import StudyError
+from pipeline.remote_choice import only_one
 from pipeline.resolve import cache_root
 
 NET = "test_resnet.r160_in1k"
@@ -107,3 +109,47 @@ def test_a_cache_that_was_made_read_only_stays_so(here, penultimate) -> None:
     finally:
         for folder in folders:
             folder.chmod(0o755)
+
+
+def imported(penultimate, split: str, width: int):
+    np.save(f"{split}.npy", np.arange(2.0 * width, dtype=np.float32).reshape(2, width))
+    Path("l.csv").write_text("id,label\na,x\nb,y\n")
+    return penultimate(
+        "cache", "import", f"{split}.npy", "l.csv", "backbone=b", "dataset=d", f"split={split}"
+    )
+
+
+def test_splits_of_other_widths_are_told_when_they_are_imported(here, penultimate) -> None:
+    assert "note:" not in imported(penultimate, "train", 3).err
+    second = imported(penultimate, "test", 4)
+    assert second.status == 0
+    assert "(train) has 3 columns, this one 4: no probe takes both" in second.err
+
+
+def test_what_is_there_already_is_called_so_either_way(here, penultimate) -> None:
+    imported(penultimate, "train", 3)
+    assert ": already here, 2 rows" in imported(penultimate, "train", 3).out
+    key = next(path.stem for path in cache_root().glob("features/entries/*/*.h5"))
+    assert penultimate("cache", "export", key, "out.h5").status == 0
+    assert ": already here, " in penultimate("cache", "import", "out.h5").out
+
+
+def test_an_exported_entry_takes_no_coordinates(here, penultimate) -> None:
+    key = next(path.stem for path in cache_root().glob("features/entries/*/*.h5"))
+    assert penultimate("cache", "export", key, "out.h5").status == 0
+    (line,) = penultimate("cache", "import", "out.h5", "backbone=other").errors
+    assert "an exported entry says itself what it is, import it without coordinates" in line
+
+
+def test_keys_that_begin_alike_are_named() -> None:
+    keys = [f"1{k}{'0' * 62}" for k in "abcdef"]
+    with pytest.raises(StudyError, match=r"2 entries begin with '1' \(1a0000000000, 1b0000000000\); look"):
+        only_one("1", keys[:2], "look")
+    with pytest.raises(StudyError, match=r"6 entries begin with '1' \(1a.*, 1d0000000000 and 2 more\)"):
+        only_one("1", keys, "look")
+
+
+@pytest.mark.parametrize(("size", "moved"), [("5kB", 2), ("1GB", 0), ("0.5MB", 0), ("0", 2), ("1", 0)])
+def test_a_largest_total_may_bear_a_unit(here, penultimate, size, moved) -> None:
+    result = penultimate("cache", "gc", "--largest-total", size, "--dry-run", "--json")
+    assert (result.status, len(json.loads(result.out)["moved"])) == (0, moved)
