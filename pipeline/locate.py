@@ -147,7 +147,8 @@ def _none_fits(question: _Question, other: str) -> Located:
         return Located(lacking=f"cached with other labels ({other})")
     return Located(
         conflict=f"{question.spot[1]}/{question.spot[2]}: no cached features with these rows and labels: {other}: "
-        "mend the list, or extract with it where the images are (new labels need no forward pass) and pull that"
+        "mend the list, or extract with it where the images are (new labels need no forward pass) and pull that, or "
+        'say source = "cached" to go by the labels of the features'
     )
 
 

@@ -90,7 +90,8 @@ def _of_study(
         raise StudyError(_none_of(study.name, asked.values(), manifests, remote.url))
     needs = needs_of(study, notify=store.notify)
     nowhere = [entry for entry in needs.absent if not picked.get(entry.spot)]
-    return keys, [f"{remote.url}: not there either: {line}" for line in needs.absences(nowhere)]
+    where = f"neither here nor in {remote.url}"
+    return keys, needs.absences(nowhere, where=where, fetch="ask for it to be pushed")
 
 
 def _beginning(store: Store, fingerprint: str) -> list[Entry]:
