@@ -174,7 +174,7 @@ def import_file(
     one line a row; "a|b" are two labels, "?a" an unknown one) becomes an entry with its own recipe; say at least
     backbone=..., dataset=... and split=..., and use weights = "cached" for that backbone in the study.
     """
-    from pipeline.share import imported
+    from pipeline.taking_in import imported
 
     facts = parsed(coordinates, about_keys="give FILE, LABELS and then coordinates")
     row = imported(opened(quiet), file, labels, facts, hdf5_dataset, classes, multi_label)

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache import Entry, Store
-from cache.errors import one_line
+from cache import Store
 from pipeline.errors import StudyError
 from pipeline.needed import Needs, Picked, few, needs_of
 from pipeline.progress import SILENT, Reporter
-from pipeline.provenance import provenance
 from pipeline.remote_choice import chosen_remote, only_one
 from stages.names import did_you_mean
-from stages.records import SPLITS
 
 if TYPE_CHECKING:
     from cache.remote import Remote
@@ -214,84 +211,6 @@ def transfer(
         for result in results
     ]
     return Moved(rows, picked.lacking)
-
-
-def imported(
-    store: Store,
-    file: Path,
-    labels: Path | None,
-    coordinates: Mapping[str, str],
-    hdf5_dataset: str,
-    classes: str | None,
-    multi_label: bool = False,
-) -> dict[str, Any]:
-    """Take in an exported entry, or somebody's own features with their labels."""
-    if labels is not None and "=" in labels.name and not labels.exists():
-        raise StudyError(
-            f"{labels} is no csv of labels: an exported entry says itself what it is, import it without coordinates; "
-            "features of your own need theirs: FILE LABELS NAME=VALUE..."
-        )
-    if labels is None and file.suffix in (".npy", ".npz", ".csv"):
-        name = one_line(shlex.quote(str(file)))
-        raise StudyError(f"{name}: features need their labels: cache import {name} labels.csv backbone=...")
-    if labels is None:
-        from cache.hand_over import import_entry
-
-        admission = import_entry(store, file)
-        return {
-            "key": admission.entry.key.digest,
-            "status": admission.status,
-            "rows": len(admission.entry.ids),
-            "deviation": admission.deviation if math.isfinite(admission.deviation) else None,
-        }
-    from cache.annotations import read_labels
-    from cache.foreign import import_features, import_hdf5
-
-    lacking = [name for name in ("backbone", "dataset", "split") if name not in coordinates]
-    if lacking:
-        raise StudyError(f"say {' '.join(f'{name}=...' for name in lacking)}: entries are found by these")
-    if coordinates["split"] not in SPLITS:
-        hint = did_you_mean(coordinates["split"], SPLITS)
-        raise StudyError(f"split={coordinates['split']!r} is not train, validation or test{hint}")
-    before = store.find(**{name: coordinates[name] for name in ("backbone", "dataset", "split")})
-    class_names = classes.split("|") if classes else None
-    annotations = read_labels(labels, class_names=class_names, multi_label=multi_label)
-    if file.suffix == ".npy":
-        entry = import_features(store, file, annotations, dict(coordinates), provenance())
-    else:
-        entry = import_hdf5(
-            store, file, annotations, dict(coordinates), dataset=hdf5_dataset, provenance=provenance()
-        )
-    key = entry.key.digest
-    for other in before:
-        if other.key != key:
-            store.notify(
-                f"note: {other.key[:12]} is of the same backbone, data set and split, so a study has to say which "
-                f"is meant; `penultimate cache remove {other.key[:12]}` takes it out"
-            )
-    _tell_of_other_widths(store, entry, coordinates)
-    rounded = entry.key.ingredients["rounded_from"]
-    if rounded is not None:
-        store.notify(f"note: {file.name}: {rounded} is rounded to float32")
-    return {
-        "key": key,
-        "status": "already here" if key in {info.key for info in before} else "added",
-        "rows": len(entry.ids),
-        "classes": len(annotations.class_names),
-        "rounded_from": rounded,
-        "deviation": 0.0,
-    }
-
-
-def _tell_of_other_widths(store: Store, entry: Entry, coordinates: Mapping[str, str]) -> None:
-    """Say which splits beside an imported one no probe can take together with it."""
-    width = entry.features.shape[1]
-    for info in store.find(backbone=coordinates["backbone"], dataset=coordinates["dataset"]):
-        if info.dimension != width and info.coordinates["split"] != coordinates["split"]:
-            store.notify(
-                f"note: {info.key[:12]} ({info.coordinates['split']}) has {info.dimension} columns, "
-                f"this one {width}: no probe takes both; import splits of one network under one backbone=..."
-            )
 
 
 def restored(store: Store, beginnings: Sequence[str]) -> Rows:
