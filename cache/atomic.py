@@ -22,6 +22,7 @@ from cache.system import (
     advice,
     file_opener,
     is_own,
+    nobody_writes,
     place_if_absent,
     rename_if_absent,
     sync_folder,
@@ -213,9 +214,16 @@ def set_aside(path: Path, folder: Path) -> Path:
     return target
 
 
+def _refuse_closed(folder: Path) -> None:
+    """Refuse a folder that somebody has made read-only: to take that back would be their own business."""
+    if nobody_writes(folder.stat()):
+        raise PermissionError(errno.EACCES, "it was made read-only", str(folder))
+
+
 def _make_level(folder: Path, root: Path) -> None:
     """Make one folder of a store; it is never seen with other permissions than the root's."""
     if folder.is_dir():
+        _refuse_closed(folder)
         grant(folder, root)
         return
     temporary = temporary_name(folder)

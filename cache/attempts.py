@@ -51,7 +51,7 @@ class Attempts:
         RemoteError
             All attempts failed, or one failed in a way that will not change.
         """
-        pause = FIRST_PAUSE_SECONDS
+        pause, what = FIRST_PAUSE_SECONDS, ""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return action()
@@ -60,7 +60,9 @@ class Attempts:
             except Exception as error:  # every file system has errors of its own
                 if attempt == ATTEMPTS or _is_final(error):
                     raise RemoteError(None, failure(doing, error), self._url) from error
-                self._notify(f"{self._url}: {failure(doing, error)}; trying again in {pause:g} s")
+                what, told = failure(doing, error), what
+                again = "the same again" if what == told else what
+                self._notify(f"{self._url}: {again}; trying again in {pause:g} s")
             time.sleep(pause)
             pause *= 2
         raise AssertionError("unreachable")

@@ -89,6 +89,10 @@ class FileSystem:
             return False
         return True
 
+    def has_folder(self, name: str) -> bool:
+        """Whether a folder lies there; of file systems without folders that is not known: False."""
+        return self.mounted and Path(self._path(name)).is_dir()
+
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Return a range of a file; fewer bytes where it ends."""
         with contextlib.closing(self.pieces(name, start, stop)) as pieces:

@@ -6,7 +6,7 @@ is granted goes to the root's group alone: a file that cannot be given to that g
 no more than everybody. The sticky bit is not passed on, because users of one store go on with each
 other's work. Where the root has a default access list, the system grants by that, umask or not, and only
 the right to write is taken from what is published. Only an owner is asked to change anything; a file
-system that has no permissions is left so.
+system that has no permissions is left so. A folder that nobody may write in stays so (`cache.atomic.make_folder`).
 """
 
 from __future__ import annotations

@@ -81,9 +81,28 @@ class Remote:
         RemoteError
             It is not there.
         """
-        if not self._attempts.run("looking at it", self._place.is_there):
+        if not self.is_there():
             reason = "no such folder: correct it, mount what it is in, or push there first"
             raise RemoteError(errno.ENOENT, reason, self.url)
+
+    def is_there(self) -> bool:
+        """Whether there is a place to look in; object stores always have one."""
+        return self._attempts.run("looking at it", self._place.is_there)
+
+    def refuse_store(self) -> None:
+        """Refuse the folder of a store, or one above: what lies there is laid out otherwise.
+
+        Raises
+        ------
+        InvalidInputError
+            It is one.
+        """
+        for name in ("entries", "features/entries"):
+            if self._place.has_folder(name) and not self._place.has_folder("manifests"):
+                raise InvalidInputError(
+                    f"{self.url}: is a cache, not a remote: name another folder; what it holds can be pushed there "
+                    "from it, with $PENULTIMATE_CACHE naming it"
+                )
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, None where there is none."""

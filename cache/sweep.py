@@ -7,11 +7,15 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.catalogue import EntryInfo, summarise
+from cache.entry import open_entry
 from cache.errors import CacheWriteError, LockTimeoutError
+from cache.inventory import SUFFIX
+from cache.layout import DefectError
 from cache.locks import KeyLock, Notify, silent
 from cache.store import Store
 
@@ -33,7 +37,12 @@ class Emptied:
 
 
 def empty_trash(
-    store: Store, *, grace: float = 7 * DAY_SECONDS, now: float | None = None, dry_run: bool = False
+    store: Store,
+    *,
+    grace: float = 7 * DAY_SECONDS,
+    now: float | None = None,
+    dry_run: bool = False,
+    places: Sequence[str] = ("trash", "quarantine"),
 ) -> Emptied:
     """Delete what has been in the trash or in quarantine for longer than its grace.
 
@@ -47,10 +56,26 @@ def empty_trash(
         Seconds since the epoch; default: the clock's.
     dry_run : bool
         Only say what would go.
+    places : sequence of {"trash", "quarantine"}
+        Where.
     """
-    places = [path for folder in ("trash", "quarantine") for path in _in(store.root / folder)]
-    old = [path for path in places if _age(path, now, "st_mtime", "st_ctime") > grace]
+    old = [path for place in places for path in _past_grace(store.root / place, grace, now)]
     return _delete(old, store.notify, dry_run)
+
+
+def trashed(store: Store, *, grace: float = 7 * DAY_SECONDS, now: float | None = None) -> list[EntryInfo]:
+    """Return the entries that have been in the trash for longer than their grace, as far as they can be read."""
+    found = []
+    for folder in _past_grace(store.root / "trash", grace, now):
+        path = folder / f"{folder.name}{SUFFIX}"
+        with contextlib.suppress(OSError, DefectError), open_entry(path) as opened:
+            found.append(summarise(path, opened.index, opened.status))
+    return found
+
+
+def in_quarantine(store: Store, key: str = "") -> list[Path]:
+    """Return the damaged files that were set aside, all of them or those of one key."""
+    return [path for path in _in(store.root / "quarantine") if path.name.startswith(key)]
 
 
 def keys_in_trash(store: Store) -> list[str]:
@@ -130,6 +155,11 @@ def _if_free(locks: Path, name: str, dry_run: bool) -> Iterator[bool]:
         except (LockTimeoutError, CacheWriteError):
             free = False
         yield free
+
+
+def _past_grace(folder: Path, grace: float, now: float | None) -> list[Path]:
+    """Return what was put into a folder longer ago than its grace."""
+    return [path for path in _in(folder) if _age(path, now, "st_mtime", "st_ctime") > grace]
 
 
 def _in(folder: Path) -> list[Path]:

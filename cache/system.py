@@ -194,6 +194,11 @@ def is_own(status: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
 
 
+def nobody_writes(status: os.stat_result) -> bool:
+    """Whether a folder's mode lets nobody write in it; Windows means something else by that: False."""
+    return sys.platform != "win32" and not status.st_mode & 0o222
+
+
 def has_default_list(folder: Path) -> bool:
     """Whether what is made in a folder is granted by an access list of the folder's; False where none exist."""
     if not hasattr(os, "getxattr"):

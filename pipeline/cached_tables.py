@@ -59,6 +59,8 @@ class CachedTables:
             The features are not all cached.
         """
         job = self.jobs.get((backbone, dataset))
+        if job is None and self.plan.conflicts:
+            raise StudyError(self.plan.conflicts)
         if job is None:
             raise StudyError(
                 f"{dataset} through {backbone}: features are not cached; `penultimate extract` makes them, "

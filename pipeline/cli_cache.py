@@ -46,14 +46,17 @@ def choice_options(command: F) -> F:
 @output_options
 def list_entries(coordinates: tuple[str, ...], remote: str | None, as_json: bool, quiet: bool) -> None:
     """List cached entries; NAME=VALUE (backbone=..., dataset=..., split=...) narrows the list."""
-    from pipeline.share import listed
+    from pipeline.share import listed, nothing_listed
     from pipeline.text_tables import rows_text
 
-    rows = listed(opened(quiet), remote, parsed(coordinates))
+    store = opened(quiet)
+    facts = parsed(coordinates, about_keys="`penultimate cache show KEY` shows one entry")
+    rows = listed(store, remote, facts)
     if as_json:
         print_json(rows)
     elif not quiet:
-        click.echo(rows_text([{**row, "key": row["key"][:12]} for row in rows]) or "no such entries")
+        table = rows_text([{**row, "key": row["key"][:12]} for row in rows])
+        click.echo(table or nothing_listed(store, remote, facts))
 
 
 @cache.command()
@@ -171,13 +174,15 @@ def import_file(
     one line a row; "a|b" are two labels, "?a" an unknown one) becomes an entry with its own recipe; say at least
     backbone=..., dataset=... and split=..., and use weights = "cached" for that backbone in the study.
     """
-    from pipeline.share import imported
+    from pipeline.taking_in import imported
 
-    row = imported(opened(quiet), file, labels, parsed(coordinates), hdf5_dataset, classes, multi_label)
+    facts = parsed(coordinates, about_keys="give FILE, LABELS and then coordinates")
+    row = imported(opened(quiet), file, labels, facts, hdf5_dataset, classes, multi_label)
     if as_json:
         print_json(row)
     elif not quiet:
-        click.echo(f"{row['key'][:12]}: {row['status']}, {row['rows']} rows")
+        status = {"present": "already here"}.get(row["status"], row["status"])
+        click.echo(f"{row['key'][:12]}: {status}, {row['rows']} rows")
 
 
 def end_with(lacking: Sequence[str]) -> None:
@@ -196,13 +201,15 @@ def opened(quiet: bool) -> Store:
     return open_store(notify=Reporter(quiet=quiet).say)
 
 
-def parsed(coordinates: tuple[str, ...]) -> dict[str, str]:
-    """Turn NAME=VALUE words into coordinates."""
+def parsed(
+    coordinates: tuple[str, ...], *, about_keys: str = "a key is given as --key KEY"
+) -> dict[str, str]:
+    """Turn NAME=VALUE words into coordinates; ``about_keys`` says what is done with a key in place of one."""
     found: dict[str, str] = {}
     for word in coordinates:
         name, equals, value = word.partition("=")
         if not (name and equals):
-            raise StudyError(f"{word!r} is not NAME=VALUE, as in dataset=digits; a key is given as --key KEY")
+            raise StudyError(f"{word!r} is not NAME=VALUE, as in dataset=digits; {about_keys}")
         if name in found:
             raise StudyError(f"{name!r} is given twice, as {found[name]!r} and as {value!r}; give one")
         found[name] = value

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pipeline.cli_cache import choice_options, end_with, opened, parsed
-from pipeline.cli_options import output_options, print_json
+from pipeline.cli_options import ByteCount, output_options, print_json
 from pipeline.errors import EXIT_SOME_FAILED, EXIT_SURROUNDINGS, StudyError
 
 
@@ -29,6 +29,18 @@ class Amount(click.ParamType):  # type: ignore[type-arg]  # older ones take none
             where = param.opts[0] if param else "an amount"
             raise StudyError(f"{where} is {str(value)!r}; give a finite number, 0 or more")
         return number
+
+
+class Gigabytes(Amount):
+    """A number of GB, 0 or more; another unit is written behind it."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number of GB, or refuse the text."""
+        if str(value).rstrip("B").endswith(tuple("kMGTi")):
+            return ByteCount().convert(value, param, ctx) / 1e9
+        return super().convert(value, param, ctx)
 
 
 @click.command()
@@ -56,11 +68,13 @@ def verify(
 
     Without a choice every entry is checked, every byte of it.
     """
-    from pipeline.keep import recomputed, verified
+    from pipeline.keep import recomputed, set_aside_before, verified
     from pipeline.progress import Reporter
     from pipeline.share import chosen
 
     store = opened(quiet or as_json)
+    for line in set_aside_before(store):
+        store.notify(line)
     picked = chosen(store, parsed(coordinates), keys, study)
     reporter = Reporter(quiet=quiet or as_json)
     rows = verified(store, picked.keys, sample=sample, deep=deep, reporter=reporter)
@@ -84,7 +98,10 @@ def verify(
 @click.command()
 @click.option("--older-than", type=Amount(), metavar="DAYS", help="Entries not used for so many days.")
 @click.option(
-    "--largest-total", type=Amount(), metavar="GB", help="The longest unused, until the rest is so small."
+    "--largest-total",
+    type=Gigabytes(),
+    metavar="GB",
+    help="The longest unused, until the rest is so small: a number of GB, or with its unit (500MB).",
 )
 @click.option("--keep", multiple=True, type=click.Path(path_type=Path), help="Keep what this study needs.")
 @click.option(
@@ -121,12 +138,14 @@ def gc(
     if as_json:
         print_json(outcome)
     elif not quiet:
-        moved = outcome["moved"]
-        if moved:
-            click.echo(rows_text([{**row, "key": row["key"][:12]} for row in moved]))
+        moved, gone = outcome["moved"], outcome["deleted_entries"]
         would = "would be " if dry_run else ""
         total = sum(row["bytes"] for row in moved)
-        click.echo(f"{would}moved to the trash: {len(moved)} entries, {total} bytes")
+        for rows in (moved, gone):
+            if rows:
+                click.echo(rows_text([{**row, "key": row["key"][:12]} for row in rows]))
+            if rows is moved:
+                click.echo(f"{would}moved to the trash: {len(moved)} entries, {total} bytes")
         freed = ", ".join(f"{kind} {nbytes}" for kind, nbytes in outcome["deleted"].items())
         click.echo(f"{would}deleted for good: {outcome['deleted_bytes']} bytes ({freed})")
 

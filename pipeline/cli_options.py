@@ -16,8 +16,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def output_options(command: F) -> F:
     """Give a command --json and --quiet."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
-    return click.option("--quiet", is_flag=True, help="No bars and no remarks; errors only.")(command)
+    command = click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON: one object, or an array of rows."
+    )(command)
+    return click.option("--quiet", is_flag=True, help="No bars, remarks or tables; errors only.")(command)
 
 
 def run_options(command: F) -> F:

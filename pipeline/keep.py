@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache import CacheError, CacheWriteError, DamagedEntryError, Store
+from cache import CacheError, CacheWriteError, DamagedEntryError, EntryInfo, Store
 from pipeline.needed import needs_of
 from pipeline.progress import SILENT, Reporter
 from pipeline.share import Rows
@@ -43,6 +43,17 @@ def verified(
                 rows.append({"key": key, "status": str(error), "verdict": verdict, "bytes": 0})
             progress(done, len(keys), key[:12])
     return rows
+
+
+def set_aside_before(store: Store) -> Iterator[str]:
+    """Say that entries were found damaged before now: nothing that is checked now tells of them."""
+    from cache.sweep import in_quarantine
+
+    if found := in_quarantine(store):
+        yield (
+            f"note: {len(found)} damaged files were set aside in {store.root / 'quarantine'} before now: extract or "
+            "pull what is missed; `penultimate cache gc` deletes them after its grace"
+        )
 
 
 def recomputed(study: Path, rows: int, *, reporter: Reporter = SILENT) -> Rows:
@@ -122,10 +133,11 @@ def collected(
     Returns
     -------
     dict
-        ``moved``, a row for each entry; ``deleted``, the bytes freed by what they were; ``deleted_bytes``,
-        their sum; ``dry_run``.
+        ``moved``, a row for each entry; ``deleted_entries``, those of the trash that are gone for good;
+        ``deleted``, the bytes freed by what they were; ``deleted_bytes``, their sum; ``dry_run``.
     """
     from cache.maintain import collect, to_collect
+    from cache.sweep import trashed
 
     kept = {key for study in keep for key in _needed(study, store)}
     asked = older_than is not None or largest_total is not None or bool(keep)
@@ -136,9 +148,20 @@ def collected(
         keep=kept,
     )
     moved = picked if dry_run else collect(store, picked)
+    gone = trashed(store, grace=grace * DAY)
     deleted = _swept(store, grace=grace * DAY, dry_run=dry_run)
-    rows = [{"key": info.key, "bytes": info.nbytes, **info.coordinates} for info in moved]
-    return {"moved": rows, "deleted": deleted, "deleted_bytes": sum(deleted.values()), "dry_run": dry_run}
+    return {
+        "moved": _rows_of(moved),
+        "deleted_entries": _rows_of(gone),
+        "deleted": deleted,
+        "deleted_bytes": sum(deleted.values()),
+        "dry_run": dry_run,
+    }
+
+
+def _rows_of(infos: Sequence[EntryInfo]) -> Rows:
+    """Return a row for each entry."""
+    return [{"key": info.key, "bytes": info.nbytes, **info.coordinates} for info in infos]
 
 
 def _needed(study: Path, store: Store) -> Iterator[str]:
@@ -165,7 +188,8 @@ def _swept(store: Store, *, grace: float, dry_run: bool) -> dict[str, int]:
 
     pixels = store.root.parent / "pixels"
     emptied = {
-        "trash": empty_trash(store, grace=grace, dry_run=dry_run),
+        "trash": empty_trash(store, grace=grace, dry_run=dry_run, places=["trash"]),
+        "quarantine": empty_trash(store, grace=grace, dry_run=dry_run, places=["quarantine"]),
         "abandoned rows": drop_abandoned(store, dry_run=dry_run),
         "leftovers": drop_leftovers(store, dry_run=dry_run),
         "unused pixels": drop_unused(pixels, notify=store.notify, dry_run=dry_run),

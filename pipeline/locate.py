@@ -17,7 +17,7 @@ from pipeline.choices import SHORT, Choice, choice_of, described
 from pipeline.config import Study
 from pipeline.ledger import differences
 from pipeline.pins import Spot, pins_of
-from pipeline.plan_extraction import entry_key
+from pipeline.plan_extraction import DAMAGED, entry_key
 from pipeline.resolve import Images, Resolved
 from pipeline.same_labels import unlike
 from pipeline.shelf import ANNOTATIONS, Shelf
@@ -125,7 +125,9 @@ def _no_key() -> None:
 def _unpinned(question: _Question, shelf: Shelf) -> Located:
     """Find an entry by its key, else by its coordinates, the labels and, where the images are here, their hashes."""
     if question.key is not None:
-        return Located(question.key if shelf.holds(question.key) else None)
+        if shelf.holds(question.key):
+            return Located(question.key)
+        return Located(lacking=DAMAGED if shelf.was_damaged(question.key) else "")
     found = [info.key for info in shelf.find(question.wanted)]
     if len(found) > 1 or (found and question.rows is not None):
         entries = [e for e in shelf.read(found) if _same_rows(question, e)]
@@ -145,7 +147,8 @@ def _none_fits(question: _Question, other: str) -> Located:
         return Located(lacking=f"cached with other labels ({other})")
     return Located(
         conflict=f"{question.spot[1]}/{question.spot[2]}: no cached features with these rows and labels: {other}: "
-        "mend the list, or extract with it where the images are (new labels need no forward pass) and pull that"
+        "mend the list, or extract with it where the images are (new labels need no forward pass) and pull that, or "
+        'say source = "cached" to go by the labels of the features'
     )
 
 
@@ -170,7 +173,8 @@ def _pinned(question: _Question, shelf: Shelf) -> Located:
             pin=pin,
         )
     if not entries:
-        lacking = f"the pinned entry {pin.fingerprint[:SHORT]} is not in the cache"
+        damaged = f": {DAMAGED}" if shelf.was_damaged(pin.fingerprint) else ""
+        lacking = f"the pinned entry {pin.fingerprint[:SHORT]} is not in the cache{damaged}"
         return Located(lacking=lacking, pin=pin)
     conflict = next(_conflicts(question, entries[0]), "")
     if conflict:

@@ -26,12 +26,15 @@ class Needed:
 
     spot: Spot
     found: Located
-    made_by: str
-    """What brings the entry here where it is not."""
     wanted: Wanted
     """What those ask for who have no images."""
-    twins: tuple[str, ...] = ()
-    """Entries here that have its features under other labels."""
+    extraction: ExtractJob | None
+    """What makes the entry; None where its images are not here."""
+
+    @property
+    def twins(self) -> tuple[str, ...]:
+        """Entries here that have its features under other labels."""
+        return () if self.extraction is None else self.extraction.twins
 
     @property
     def name(self) -> str:
@@ -93,16 +96,26 @@ class Needs:
         if self.survey.conflicts:
             raise StudyError(self.survey.conflict_lines)
 
-    def absences(self, absent: Sequence[Needed] | None = None) -> list[str]:
+    def absences(
+        self, absent: Sequence[Needed] | None = None, *, where: str = "not here", fetch: str = "pull it"
+    ) -> list[str]:
         """Say what is not here and what brings it here, one line for each way."""
         ways: dict[str, list[str]] = {}
         for entry in self.absent if absent is None else absent:
-            ways.setdefault(entry.made_by, []).append(entry.name)
+            ways.setdefault(self._way(entry, fetch), []).append(entry.name)
         count = f"of {len(self.entries)} entries that {self.study.name} needs"
         return [
-            f"{len(names)} {count} {'is' if len(names) == 1 else 'are'} not here: {few(names)}: {way}"
+            f"{len(names)} {count} {'is' if len(names) == 1 else 'are'} {where}: {few(names)}: {way}"
             for way, names in ways.items()
         ]
+
+    def _way(self, entry: Needed, fetch: str = "pull it") -> str:
+        """Say what brings an entry here."""
+        why = f"{entry.found.lacking}: " if entry.found.lacking else ""
+        if entry.extraction is None:
+            return f"{why}{fetch}, or extract it where the images are"
+        relabel = " (only labels are new: no forward pass)" if entry.twins else ""
+        return f"{why}run `penultimate extract {self.study.file or 'STUDY'}`{relabel}"
 
     def other_names(self) -> list[str]:
         """Say which entries bear other coordinates than the study asks for: only a key, or images, find those."""
@@ -127,7 +140,7 @@ class Needs:
             Saying what brings it here.
         """
         if not self.keys:
-            ways = ", or ".join(dict.fromkeys(entry.made_by for entry in self.entries))
+            ways = ", or ".join(dict.fromkeys(map(self._way, self.entries)))
             raise StudyError(f"nothing of {self.study.name} is cached here: {ways}")
 
 
@@ -167,7 +180,6 @@ def _entries(study: Study, found: Survey) -> Iterator[Needed]:
         for p in found.extraction
         if isinstance(p.job, ExtractJob)
     }
-    file = study.file or "STUDY"
     for backbone in found.resolved.backbones:
         for table in study.dataset:
             rows = found.resolved.rows_of(table.name)
@@ -176,18 +188,8 @@ def _entries(study: Study, found: Survey) -> Iterator[Needed]:
                 located = found.located.get(spot)
                 if located is None or not (rows or split != "validation" or located != Located()):
                     continue
-                job = jobs.get(spot)
                 wanted = wanted_coordinates(study, backbone, table.name, split)
-                yield Needed(spot, located, _way(located, job, file), wanted, job.twins if job else ())
-
-
-def _way(located: Located, job: ExtractJob | None, file: Path | str) -> str:
-    """Say what brings an entry here."""
-    why = f"{located.lacking}: " if located.lacking else ""
-    if job is None:
-        return f"{why}pull it, or extract it where the images are"
-    relabel = " (only labels are new: no forward pass)" if job.twins else ""
-    return f"{why}run `penultimate extract {file}`{relabel}"
+                yield Needed(spot, located, wanted, jobs.get(spot))
 
 
 def few(names: Sequence[str]) -> str:

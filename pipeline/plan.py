@@ -6,7 +6,9 @@ network and imports no torch. Running is another module's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,12 +18,14 @@ from cache.locks import silent
 from pipeline.choices import AmbiguousEntriesError
 from pipeline.config import Study
 from pipeline.duplicates import twin_notes
+from pipeline.errors import StudyError
 from pipeline.jobs import STAGES, ExtractJob, Planned, Stage
 from pipeline.ledger import Ledger
+from pipeline.needed import needs_in
 from pipeline.plan_experiments import plan_experiments
 from pipeline.plan_probes import plan_probes
 from pipeline.plan_training import plan_regime
-from pipeline.resolve import Resolved, without
+from pipeline.resolve import CACHED_ONLY, Resolved, without
 from pipeline.survey import Survey, survey
 from stages.records import Progress
 
@@ -102,15 +106,11 @@ def plan(
     [('extract/resnet18/digits/train', 'missing'), ('extract/resnet18/digits/test', 'missing')]
     """
     need_images = any(stage in stages for stage in ("extract", "fine-tune", "scratch"))
-    found = survey(
-        study,
-        need_images=need_images,
-        root=root,
-        rehash=rehash,
-        weights_sha256=weights_sha256,
-        progress=progress,
-        notify=notify,
-    )
+    look = functools.partial(survey, study, root=root, rehash=rehash, progress=progress, notify=notify)
+    try:
+        found = look(need_images=need_images, weights_sha256=weights_sha256)
+    except StudyError as error:
+        raise StudyError([*error.mistakes, *_without_images(study, stages, look)]) from error
     resolved, store, history = found.resolved, found.shelf.store, Ledger(study.output).history()
     jobs = list(found.extraction)
     notes = [f"{name}: {note}" for name, images in resolved.images.items() for note in images.dataset.notes]
@@ -129,6 +129,7 @@ def plan(
         f"{name}: images are not on this machine ({why}); cached features are found by name"
         + (", rows and labels" if name in resolved.listed else "")
         for name, why in resolved.absent.items()
+        if why != CACHED_ONLY
     ]
     return Plan(
         study,
@@ -138,6 +139,19 @@ def plan(
         tuple(absent),
         found.conflict_lines,
     )
+
+
+def _without_images(study: Study, stages: Sequence[Stage], look: Callable[[], Survey]) -> Iterator[str]:
+    """Say what can be done though images or weights are absent, where nothing else is wrong."""
+    if "probe" in stages:
+        with contextlib.suppress(StudyError):
+            needs = needs_in(study, look())
+            if needs.entries and len(needs.keys) == len(needs.entries):
+                file = study.file or "STUDY"
+                yield (
+                    f"all cached features of {study.name} are here, and need neither images nor weights: "
+                    f"`penultimate probe {file}`, then `penultimate join {file}`"
+                )
 
 
 def _refuse_doubt(study: Study, found: Survey) -> None:

@@ -14,6 +14,9 @@ from pipeline.shelf import Shelf
 from stages.extract.recipe import ingredients
 from stages.records import Backbone, SplitName
 
+DAMAGED = "what was there is damaged, and was set aside"
+"""Why an entry is not in the cache any more."""
+
 
 def plan_extraction(study: Study, resolved: Resolved, shelf: Shelf) -> Iterator[Planned]:
     """Say of every split whether its features are cached, can be taken from a twin, or need the network."""
@@ -37,7 +40,8 @@ def _planned(job: ExtractJob, key: CacheKey | None, shelf: Shelf) -> Planned:
         return Planned(job.name, "extract", "done", f"cached as {key.digest[:12]}", job)
     twins = shelf.twins(key)
     if not twins:
-        return Planned(job.name, "extract", "missing", "not in the cache", job)
+        damaged = f": {DAMAGED}" if shelf.was_damaged(key.digest) else ""
+        return Planned(job.name, "extract", "missing", f"not in the cache{damaged}", job)
     why = f"relabel: same images, other labels (features of {twins[0][:12]})"
     return Planned(job.name, "extract", "missing", why, replace(job, twins=twins))
 

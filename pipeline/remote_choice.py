@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cache import Entry, Store
 from pipeline.errors import StudyError
-from pipeline.needed import Picked, needs_of
+from pipeline.needed import Picked, few, needs_of
 from pipeline.pins import Spot, pins_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def _of_study(
         raise StudyError(_none_of(study.name, asked.values(), manifests, remote.url))
     needs = needs_of(study, notify=store.notify)
     nowhere = [entry for entry in needs.absent if not picked.get(entry.spot)]
-    return keys, [f"{remote.url}: not there either: {line}" for line in needs.absences(nowhere)]
+    where = f"neither here nor in {remote.url}"
+    return keys, needs.absences(nowhere, where=where, fetch="ask for it to be pushed")
 
 
 def _beginning(store: Store, fingerprint: str) -> list[Entry]:
@@ -117,5 +118,6 @@ def only_one(beginning: str, keys: Iterable[str], command: str) -> str:
         raise StudyError(f"an empty key names no entry; {command} shows the keys")
     found = [key for key in keys if key.startswith(beginning)]
     if len(found) != 1:
-        raise StudyError(f"{len(found)} entries begin with {beginning!r}; {command} shows them")
+        which = f" ({few([key[:12] for key in found])})" if found else ""
+        raise StudyError(f"{len(found)} entries begin with {beginning!r}{which}; {command} shows them")
     return found[0]

@@ -24,6 +24,9 @@ from stages.datasets import load_dataset
 from stages.errors import DatasetAbsentError, DatasetError, InputError
 from stages.records import Backbone, Dataset, Preprocessing, Progress, SplitName, Weights
 
+CACHED_ONLY = 'known by cached features only (source = "cached")'
+"""Why there are no images of a data set that was imported; the study says so itself."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -112,7 +115,7 @@ def resolve(
     listed: dict[str, Dataset] = {}
     for i, entry in enumerate(study.dataset, start=1):
         if entry.source == "cached":
-            absent[entry.name] = 'known by cached features only (source = "cached")'
+            absent[entry.name] = CACHED_ONLY
             continue
         try:
             loaded[entry.name] = read_dataset(entry, study.folder, root, fetch=need_images, progress=progress)

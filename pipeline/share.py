@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import Store
-from cache.errors import one_line
 from pipeline.errors import StudyError
-from pipeline.needed import Needs, Picked, needs_of
+from pipeline.needed import Needs, Picked, few, needs_of
 from pipeline.progress import SILENT, Reporter
-from pipeline.provenance import provenance
 from pipeline.remote_choice import chosen_remote, only_one
 from stages.names import did_you_mean
-from stages.records import SPLITS
 
 if TYPE_CHECKING:
     from cache.remote import Remote
@@ -59,6 +56,26 @@ def _refuse_unknown(coordinates: Mapping[str, str], infos: Sequence[Any]) -> Non
             raise StudyError(
                 f"no entry has a coordinate {name!r}{hint} (there are {', '.join(sorted(known))})"
             )
+
+
+def _unknown_value(store: Store, coordinates: Mapping[str, str]) -> str:
+    """Say which value of a coordinate no entry here has; nothing where each occurs."""
+    infos = store.list() if coordinates else []
+    for name, value in coordinates.items():
+        values = sorted({str(info.coordinates[name]) for info in infos if name in info.coordinates})
+        if values and value not in values:
+            return f": none has {name}={value}{did_you_mean(value, values) or f', but {few(values)}'}"
+    return ""
+
+
+def nothing_listed(store: Store, remote: str | None, coordinates: Mapping[str, str]) -> str:
+    """Say where nothing was found, and what may be wrong with what was asked, or with the place."""
+    folder = store.root.parent
+    if remote is not None:
+        return f"no such entries in {remote}"
+    if not folder.is_dir():
+        return f"no such entries: there is no folder {folder} ($PENULTIMATE_CACHE, else ~/.cache/penultimate)"
+    return f"no such entries in {folder}{_unknown_value(store, coordinates)}"
 
 
 def described(store: Store, key: str) -> dict[str, Any]:
@@ -141,18 +158,14 @@ def chosen(store: Store, coordinates: Mapping[str, str], keys: Sequence[str], st
             needs.require_some()
         lacking, remarks = needs.absences(), _unpinned(needs)
     if not picked:
-        raise StudyError(f"no such entries here; {_what_there_is(store)}")
+        why = _unknown_value(store, coordinates) or f" in {store.root.parent}"
+        raise StudyError(f"no such entries here{why}; `penultimate cache list` shows what there is")
     return Picked(list(dict.fromkeys(picked)), lacking, remarks)
 
 
 def _unpinned(needs: Needs) -> list[str]:
     """Say what others do not find by its names; a lock tells them the keys."""
     return [] if needs.study.lock else needs.other_names()
-
-
-def _what_there_is(store: Store) -> str:
-    """Say how to see what can be chosen, and in which folder it was looked for."""
-    return f"`penultimate cache list` shows what there is in {store.root}"
 
 
 def transfer(
@@ -180,9 +193,11 @@ def transfer(
             picked = chosen(store, coordinates, keys, study)
             if not picked.keys:
                 raise StudyError("there are no entries here to push; `penultimate extract STUDY` makes them")
-            for line in picked.remarks:
-                store.notify(f"note: {line}")
+            new = not remote.readable_only and not remote.is_there()
             results = share.push(store, remote, picked.keys, dry_run=dry_run, verify=verify, progress=show)
+            made = f"{remote.url}: there was no such folder, it {'would be' if dry_run else 'was'} made"
+            for line in [*picked.remarks, *([made] if new else [])]:
+                store.notify(f"note: {line}")
         else:
             picked = chosen_remote(store, remote, coordinates, keys, study)
             results = share.pull(store, remote, picked.keys, dry_run=dry_run, progress=show)
@@ -196,67 +211,6 @@ def transfer(
         for result in results
     ]
     return Moved(rows, picked.lacking)
-
-
-def imported(
-    store: Store,
-    file: Path,
-    labels: Path | None,
-    coordinates: Mapping[str, str],
-    hdf5_dataset: str,
-    classes: str | None,
-    multi_label: bool = False,
-) -> dict[str, Any]:
-    """Take in an exported entry, or somebody's own features with their labels."""
-    if labels is None and file.suffix in (".npy", ".npz", ".csv"):
-        name = one_line(shlex.quote(str(file)))
-        raise StudyError(f"{name}: features need their labels: cache import {name} labels.csv backbone=...")
-    if labels is None:
-        from cache.hand_over import import_entry
-
-        admission = import_entry(store, file)
-        return {
-            "key": admission.entry.key.digest,
-            "status": admission.status,
-            "rows": len(admission.entry.ids),
-            "deviation": admission.deviation if math.isfinite(admission.deviation) else None,
-        }
-    from cache.annotations import read_labels
-    from cache.foreign import import_features, import_hdf5
-
-    lacking = [name for name in ("backbone", "dataset", "split") if name not in coordinates]
-    if lacking:
-        raise StudyError(f"say {' '.join(f'{name}=...' for name in lacking)}: entries are found by these")
-    if coordinates["split"] not in SPLITS:
-        hint = did_you_mean(coordinates["split"], SPLITS)
-        raise StudyError(f"split={coordinates['split']!r} is not train, validation or test{hint}")
-    before = store.find(**{name: coordinates[name] for name in ("backbone", "dataset", "split")})
-    class_names = classes.split("|") if classes else None
-    annotations = read_labels(labels, class_names=class_names, multi_label=multi_label)
-    if file.suffix == ".npy":
-        entry = import_features(store, file, annotations, dict(coordinates), provenance())
-    else:
-        entry = import_hdf5(
-            store, file, annotations, dict(coordinates), dataset=hdf5_dataset, provenance=provenance()
-        )
-    key = entry.key.digest
-    for other in before:
-        if other.key != key:
-            store.notify(
-                f"note: {other.key[:12]} is of the same backbone, data set and split, so a study has to say which "
-                f"is meant; `penultimate cache remove {other.key[:12]}` takes it out"
-            )
-    rounded = entry.key.ingredients["rounded_from"]
-    if rounded is not None:
-        store.notify(f"note: {file.name}: {rounded} is rounded to float32")
-    return {
-        "key": key,
-        "status": "already here" if key in {info.key for info in before} else "added",
-        "rows": len(entry.ids),
-        "classes": len(annotations.class_names),
-        "rounded_from": rounded,
-        "deviation": 0.0,
-    }
 
 
 def restored(store: Store, beginnings: Sequence[str]) -> Rows:
@@ -273,4 +227,6 @@ def _remote(url: str, store: Store) -> Remote:
     """Open a remote; it tells what it tries again where the store tells its own."""
     from cache.remote import Remote
 
-    return Remote(url, notify=store.notify)
+    remote = Remote(url, notify=store.notify)
+    remote.refuse_store()
+    return remote

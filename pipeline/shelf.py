@@ -6,7 +6,9 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 from cache import CacheKey, Entry, EntryInfo, Store
+from cache.inventory import SUFFIX
 from cache.maintain import Twins
+from cache.sweep import in_quarantine
 from pipeline.wanted import Wanted
 
 ANNOTATIONS = "annotations_sha256"
@@ -42,6 +44,10 @@ class Shelf:
     def holds(self, key: CacheKey | str) -> bool:
         """Whether an entry with a sound index lies under the key."""
         return key in self.store
+
+    def was_damaged(self, key: str) -> bool:
+        """Whether a file of this key was set aside: it was here, and could not be trusted."""
+        return bool(in_quarantine(self.store, f"{key}{SUFFIX}"))
 
     def find(self, wanted: Wanted) -> list[EntryInfo]:
         """Return the entries with these coordinates."""

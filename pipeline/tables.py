@@ -257,6 +257,15 @@ def slurm_minutes(text: str) -> int:
     return -(-seconds // 60)
 
 
+def _beginning_of_key(text: str) -> str:
+    """Refuse what is no key, nor enough of one."""
+    if not re.fullmatch(r"[0-9a-f]{8,64}", text):
+        raise ValueError(
+            f"{text!r} is not the first 8 to 64 digits (0-9, a-f) of a key; `penultimate cache list` shows keys"
+        )
+    return text
+
+
 class PinTable(Table):
     """``[[pin]]``: which cached entry stands for one split of a data set through one backbone.
 
@@ -266,7 +275,7 @@ class PinTable(Table):
     backbone: str = Field(min_length=1)
     dataset: str = Field(min_length=1)
     split: SplitName
-    fingerprint: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    fingerprint: Annotated[str, AfterValidator(_beginning_of_key)]
     content_digest: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     @property

@@ -25,7 +25,10 @@ def check_tables(tables: Sequence[FeatureTable], metric: Metric) -> None:
         if table.class_names != first.class_names:
             raise ProbeError(_other_classes(first, table))
         if table.features.ndim != 2 or table.features.shape[1] != first.features.shape[1]:
-            raise ProbeError("the splits have features of different width: extract them with one backbone")
+            widths = " and ".join(str(one.features.shape[-1]) for one in (first, table))
+            raise ProbeError(
+                f"the splits have features of different width ({widths}): make all with one network"
+            )
         if table.multi_label != first.multi_label:
             raise ProbeError("one split is multi-label and another is not: they are not of one data set")
         check_features(table.features)

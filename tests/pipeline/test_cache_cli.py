@@ -514,14 +514,14 @@ def test_gc_says_what_each_kind_freed(shop, penultimate):
             os.utime(path, (old, old))
             if "staging" in name:
                 os.utime(path.parent, (old, old))
-    freed = {"trash": 0, "abandoned rows": 40, "leftovers": 300, "unused pixels": 7010}
+    freed = {"trash": 0, "quarantine": 0, "abandoned rows": 40, "leftovers": 300, "unused pixels": 7010}
     trial = json.loads(penultimate("cache", "gc", "--older-than", "9999", "--dry-run", "--json").out)
     assert trial["deleted"] == freed
     assert (root / f"pixels/{digest}.rgb").exists()
     done = penultimate("cache", "gc", "--older-than", "9999")
     assert done.status == 0
     assert (
-        "deleted for good: 7350 bytes (trash 0, abandoned rows 40, leftovers 300, unused pixels 7010)"
+        "deleted for good: 7350 bytes (trash 0, quarantine 0, abandoned rows 40, leftovers 300, unused pixels 7010)"
         in done.out
     )
     assert [path.name for path in (root / "pixels").iterdir()] == [f"{'cd' * 32}.rgb"]

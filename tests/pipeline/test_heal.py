@@ -163,7 +163,7 @@ def test_the_probe_command_alone_is_one_line_and_exit_1(study: Study, penultimat
     again = penultimate("probe", workshop.folder / "study.toml", "--json")
     assert again.status == 1
     assert json.loads(again.out)["waiting"] == [
-        {"job": PROBE, "why": "features not cached: run extract first"}
+        {"job": PROBE, "why": "test: what was there is damaged, and was set aside; extract or pull it"}
     ]
 
 

@@ -49,7 +49,10 @@ def test_what_did_not_come_is_said(half, penultimate, monkeypatch, tmp_path) -> 
     for options in (["--dry-run"], [], []):
         result = penultimate("cache", "pull", "remote", "--study", "study.toml", "--json", *options)
         (line,) = result.errors
-        assert line == f"remote: not there either: {NOT_HERE}pull it, or extract it where the images are"
+        assert line == (
+            f"1 of 2 entries that tiny needs is neither here nor in remote: {TEST}: ask for it to be pushed, "
+            "or extract it where the images are"
+        )
         assert (result.status, len(json.loads(result.out))) == (1, 1)
 
 

@@ -212,6 +212,14 @@ def test_a_fingerprint_and_a_lock_say_one_thing_together(here: Path, workshop) -
     assert (merged.fingerprint, merged.content_digest) == (info.key, "0" * 64)
 
 
+def test_too_little_of_a_key_is_told_in_words(here: Path, workshop) -> None:
+    pin = {"backbone": NET, "dataset": "colours", "split": "test", "fingerprint": "0123"}
+    with pytest.raises(StudyError) as caught:
+        workshop.load({"pin": [pin]})
+    (line,) = caught.value.mistakes
+    assert "pin[1].fingerprint: '0123' is not the first 8 to 64 digits (0-9, a-f) of a key" in line
+
+
 # Several entries match
 
 

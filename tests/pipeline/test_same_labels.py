@@ -69,7 +69,11 @@ OTHERS = {
 def test_other_labels_are_refused_by_every_command(case, without_images, penultimate, tmp_path) -> None:
     pairs, said = OTHERS[case]
     changed(without_images, *pairs)
-    for words in (("probe", "study.toml"), ("cache", "push", tmp_path / "r", "--study", "study.toml")):
+    for words in (
+        ("probe", "study.toml"),
+        ("analyse", "duplicates", "study.toml"),
+        ("cache", "push", tmp_path / "r", "--study", "study.toml"),
+    ):
         result = penultimate(*words)
         assert result.status == 2
         assert all(any(part in line for line in result.errors) for part in said), result.errors
