@@ -64,7 +64,10 @@ def read_head(path: Path, key: str) -> tuple[os.stat_result, dict[str, Any]] | N
             for count in PIECES:
                 raw = read_piece(descriptor, count, 0)
                 with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, RecursionError):
-                    return status, {**_summary(leading_fields(_index_piece(raw))[0], status.st_size), "key": key}
+                    return status, {
+                        **_summary(leading_fields(_index_piece(raw))[0], status.st_size),
+                        "key": key,
+                    }
     except OSError:
         return None
     finally:
