@@ -87,8 +87,9 @@ def check_batch(
     ids: Sequence[str],
     row_metadata: Mapping[str, Sequence[str | None]],
     excluded: Sequence[Sequence[str]],
+    first: int = 0,
 ) -> Batch:
-    """Check one batch against the entry it goes into.
+    """Check one batch against the entry it goes into, of which it is row ``first`` and those behind it.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def check_batch(
     names = check_texts(ids, "id")
     if len(names) != len(features):
         raise InvalidInputError(f"{len(names)} ids for {len(features)} rows of features")
-    check_finite(features, names)
+    check_finite(features, names, first)
     check_labels(labels, len(features), len(metadata.class_names), metadata.multi_label)
     return Batch(
         features=np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("<")),
@@ -114,8 +115,8 @@ def check_batch(
     )
 
 
-def check_finite(features: NDArray[Any], ids: Sequence[str]) -> None:
-    """Refuse NaN and infinities, naming the first row that has one.
+def check_finite(features: NDArray[Any], ids: Sequence[str], first: int = 0) -> None:
+    """Refuse NaN and infinities, naming the first row that has one; rows are counted from ``first``.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def check_finite(features: NDArray[Any], ids: Sequence[str]) -> None:
         finite = np.isfinite(features[start : start + _CHECK_ROWS]).all(axis=1)
         if not finite.all():
             row = start + int(np.flatnonzero(~finite)[0])
-            raise InvalidInputError(f"features of row {row} ({ids[row]!r:.120}) are not finite")
+            raise InvalidInputError(f"features of row {first + row} ({ids[row]!r:.120}) are not finite")
 
 
 def check_labels(labels: NDArray[Any], rows: int, classes: int, multi_label: bool) -> None:

@@ -114,7 +114,9 @@ class Writer:
             Disk full or device error; what was staged before stays.
         """
         log = self._staging()
-        batch = check_batch(self.metadata, features, labels, ids, row_metadata or {}, excluded)
+        batch = check_batch(
+            self.metadata, features, labels, ids, row_metadata or {}, excluded, first=self._rows
+        )
         opening = self._opening_frame(batch.features)
         columns = tuple(sorted(batch.row_metadata))
         self._check_step(stop, len(batch.ids) + len(batch.excluded), opening, columns)
@@ -170,13 +172,22 @@ class Writer:
             self.discard()
         return entry
 
+    def start_over(self) -> None:
+        """Forget what was staged, and go on from the first input row."""
+        self._staging().restart()
+        self._forget_rows()
+
     def discard(self) -> None:
         """Remove what was staged."""
         if self._log is not None:
             self._log.restart()
         with contextlib.suppress(OSError):  # rmtree ignores every error but that of closing a folder
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._opening, self._ids, self._rows = None, set(), 0
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
+        """Be as a writer of whom nothing was staged."""
+        self._opening, self._columns, self._ids, self._rows = None, (), set(), 0
         if self.published is None:
             self.next_row = 0
 
