@@ -79,6 +79,11 @@ class Batch:
     row_metadata: Mapping[str, tuple[str | None, ...]]
     excluded: tuple[tuple[str, str], ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Ids of all input rows of the batch, those without features last."""
+        return (*self.ids, *(name for name, _ in self.excluded))
+
 
 def check_batch(
     metadata: EntryMetadata,
@@ -96,6 +101,10 @@ def check_batch(
     InvalidInputError
         Wrong dtype or shape, NaN or infinite features, labels outside the classes, bad ids.
     """
+    if isinstance(features, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
+        raise InvalidInputError("features or labels are a masked array: fill what is masked, or leave it out")
+    if isinstance(ids, str):
+        raise InvalidInputError(f"ids are the text {ids!r:.80}: expected a list with one id for each row")
     features, labels = np.asarray(features), np.asarray(labels)
     if features.ndim != 2 or features.shape[1] < 1 or features.dtype not in (np.float32, np.float16):
         raise InvalidInputError(
@@ -110,9 +119,16 @@ def check_batch(
         features=np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("<")),
         labels=np.ascontiguousarray(labels, dtype="|i1" if metadata.multi_label else "<i8"),
         ids=names,
-        row_metadata=check_columns({name: list(cells) for name, cells in row_metadata.items()}, len(names)),
-        excluded=check_excluded([list(pair) for pair in excluded]),
+        row_metadata=check_columns(
+            {name: _listed(cells) for name, cells in row_metadata.items()}, len(names)
+        ),
+        excluded=check_excluded([_listed(pair) for pair in excluded]),
     )
+
+
+def _listed(values: Sequence[Any]) -> object:
+    """Return a list of any sequence but a text, whose characters nobody meant."""
+    return values if isinstance(values, str) else list(values)
 
 
 def check_finite(features: NDArray[Any], ids: Sequence[str], first: int = 0) -> None:
