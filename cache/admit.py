@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cache.atomic import forget, make_file, make_folder
+from cache.atomic import forget, make_file, make_folder, write_errors
 from cache.entry import Check, Entry, map_entry, open_entry, verify_values
 from cache.errors import CacheReadError, CacheWriteError, DamagedEntryError, NewerFormatError
 from cache.hashing import BytesDone
@@ -51,8 +52,16 @@ def incoming_folder(store: Store) -> Path:
 
 
 def waiting_file(store: Store, name: str) -> Path:
-    """Return a file in the incoming folder that others of the store may go on with, empty where it is new."""
-    return make_file(incoming_folder(store) / name, store.root)
+    """Return a file in the incoming folder that others of the store may go on with, empty where it is new.
+
+    A link, a FIFO, or a file that has another name as well lies there for no honest reason: it is removed.
+    """
+    path = incoming_folder(store) / name
+    with write_errors(path, "making the file"), contextlib.suppress(FileNotFoundError):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            path.unlink()
+    return make_file(path, store.root)
 
 
 def admit(

@@ -111,6 +111,8 @@ def open_entry(path: Path, known: Known | None = None) -> Iterator[OpenEntry]:
         Nothing there.
     DefectError
         Something else than an entry there: another kind of file, a link, a wrong index.
+    OSError
+        It cannot be read, or there is too little memory for its index.
     """
     with open(path, "rb", opener=_open_regular, buffering=0) as file:
         status = os.fstat(file.fileno())
@@ -118,9 +120,12 @@ def open_entry(path: Path, known: Known | None = None) -> Iterator[OpenEntry]:
         def read(offset: int, count: int) -> bytes:
             return read_at(file.fileno(), offset, count)
 
-        block = unpack(read, status.st_size)
-        trusted = known is not None and known(status, block.index_sha256)
-        index = parse_index(block.index, block.block_bytes, status.st_size, known=trusted)
+        try:
+            block = unpack(read, status.st_size)
+            trusted = known is not None and known(status, block.index_sha256)
+            index = parse_index(block.index, block.block_bytes, status.st_size, known=trusted)
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from error
         yield OpenEntry(file=file, status=status, block=block, index=index, known=trusted)
 
 

@@ -39,12 +39,13 @@ def copy_dataset(source: Path, name: str, rows: int, target: Path) -> tuple[int,
             )
         if dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
             raise ValueError(f"{name} holds {dataset.dtype}: expected floats")
-        out = np.lib.format.open_memmap(
-            target, mode="w+", dtype=dataset.dtype.newbyteorder("<"), shape=dataset.shape
-        )
-        for start in range(0, rows, _ROWS_AT_A_TIME):
-            out[start : start + _ROWS_AT_A_TIME] = dataset[start : start + _ROWS_AT_A_TIME]
-        out.flush()
+        dtype = dataset.dtype.newbyteorder("<")
+        header = {"descr": dtype.str, "fortran_order": False, "shape": tuple(map(int, dataset.shape))}
+        with target.open("xb") as out:  # not mapped: the address space is limited, the file may be larger
+            np.lib.format.write_array_header_2_0(out, header)
+            for start in range(0, rows, _ROWS_AT_A_TIME):
+                values = dataset[start : start + _ROWS_AT_A_TIME]
+                out.write(np.ascontiguousarray(values, dtype).data.cast("B"))
         return tuple(dataset.shape)
 
 
@@ -52,6 +53,8 @@ def _inside(file: Any, name: str, h5py: Any) -> Any:
     """Return a dataset whose values are stored in this very file, all of them."""
     place = file
     for part in [part for part in name.split("/") if part]:
+        if not isinstance(place, h5py.Group):
+            raise ValueError(f"{place.name} is no group that could hold {part}: name the dataset alone")
         if part not in place:
             raise ValueError(f"has no {name}; it holds {', '.join(sorted(map(ascii, place))[:8])}")
         if not isinstance(place.get(part, getlink=True), h5py.HardLink):

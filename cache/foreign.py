@@ -13,19 +13,20 @@ from cache.admit import incoming_folder
 from cache.annotations import Annotations, about
 from cache.atomic import forget, temporary_name
 from cache.children import run_child
-from cache.digests import digest_of_file
 from cache.entry import Entry
-from cache.errors import InvalidInputError
+from cache.errors import InvalidInputError, one_line
 from cache.inputs import require_file
-from cache.keys import CacheKey
+from cache.keys import CacheKey, canonical_json
 from cache.layout import HDF5_SIGNATURE
+from cache.names import check_coordinates
+from cache.npy import NpyTable, open_npy
 from cache.store import Store
+from cache.writer import Writer
 
 RECIPE = "foreign-1"
 """Changes when the same files would give another entry."""
 _ROWS_AT_A_TIME = 4096
 _CHILD_SECONDS = 3600.0
-_NPY = b"\x93NUMPY"
 
 
 def import_features(
@@ -70,42 +71,73 @@ def _import_npy(
     provenance: Mapping[str, Any],
 ) -> Entry:
     """Make an entry from a .npy file; people know it by another name where it was copied."""
-    table = _open_npy(features, named)
-    n = len(annotations.ids)
-    if table.shape[0] != n:
-        raise InvalidInputError(
-            f"{named}: {table.shape[0]} rows of features, {n} rows of labels: give one label for each row"
+    told = _provenance(named, provenance)
+    with open_npy(features, named) as table:
+        n = len(annotations.ids)
+        if table.shape[0] != n:
+            raise InvalidInputError(
+                f"{named}: {table.shape[0]} rows of features, {n} rows of labels: give one label for each row"
+            )
+        digest = table.digest()
+        key = CacheKey.from_ingredients(
+            {
+                "annotations": annotations.digest,
+                "coordinates": check_coordinates(coordinates),
+                "features_sha256": digest,
+                "recipe": RECIPE,
+                "rounded_from": "float64" if table.dtype.itemsize == 8 else None,
+            }
         )
-    key = CacheKey.from_ingredients(
-        {
-            "annotations": annotations.digest,
+        metadata = {
+            "class_names": list(annotations.class_names),
             "coordinates": dict(coordinates),
-            "features_sha256": digest_of_file(features),
-            "recipe": RECIPE,
-            "rounded_from": table.dtype.name if table.dtype == np.float64 else None,
+            "expected_rows": n,
+            "multi_label": annotations.multi_label,
+            "provenance": told,
         }
-    )
-    metadata = {
-        "class_names": list(annotations.class_names),
-        "coordinates": dict(coordinates),
-        "expected_rows": n,
-        "multi_label": annotations.multi_label,
-        "provenance": {"features": named.name, **provenance},
-    }
-    dtype = np.float32 if table.dtype == np.float64 else table.dtype.newbyteorder("=")
-    with store.writer(key, metadata) as writer:
-        for start in range(writer.next_row, n, _ROWS_AT_A_TIME):
-            rows = slice(start, min(n, start + _ROWS_AT_A_TIME))
-            groups = annotations.groups
-            with about(named, "correct it, then import it again"):
-                writer.append(
-                    np.asarray(table[rows]).astype(dtype),
-                    annotations.labels[rows],
-                    annotations.ids[rows],
-                    stop=rows.stop,
-                    row_metadata={} if groups is None else {"group": groups[rows]},
-                )
-        return writer.publish()
+        with store.writer(key, metadata) as writer:
+            if writer.published is None:
+                _stage(writer, table, digest, annotations)
+            return writer.publish()
+
+
+def _stage(writer: Writer, table: NpyTable, digest: str, annotations: Annotations) -> None:
+    """Stage all rows, from the first one on: what a former import left may be of a file that changed meanwhile."""
+    writer.start_over()
+    groups = annotations.groups
+    for start, values in table.batches(_ROWS_AT_A_TIME, digest):
+        rows = slice(start, start + len(values))
+        with about(table.named, "correct it, then import it again"):
+            writer.append(
+                _stored(values, start),
+                annotations.labels[rows],
+                annotations.ids[rows],
+                stop=rows.stop,
+                row_metadata={} if groups is None else {"group": groups[rows]},
+            )
+
+
+def _stored(values: NDArray[Any], first: int) -> NDArray[Any]:
+    """Return values as an entry holds them; float64 is rounded."""
+    if values.dtype.itemsize < 8:
+        return values.astype(values.dtype.newbyteorder("="))
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+    places = np.argwhere(np.isinf(rounded) & np.isfinite(values))
+    if len(places):
+        row, column = places[0]
+        raise InvalidInputError(
+            f"features of row {first + row} hold {values[row, column]:g}, which overflows float32"
+        )
+    return rounded
+
+
+def _provenance(named: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what goes beside the entry; a file name that is no UTF-8 is spelled with escapes."""
+    provenance = {"features": one_line(named.name), **told}
+    with about(named, "write it in UTF-8"):
+        canonical_json(provenance)
+    return provenance
 
 
 def import_hdf5(
@@ -142,7 +174,7 @@ def import_hdf5(
         if answer.failure or "error" in answer.values:
             reason = answer.failure or answer.values["error"]
             raise InvalidInputError(f"{source}: {reason}: nothing was imported, name another file or dataset")
-        where = {"hdf5": source.name, "dataset": dataset, **(provenance or {})}
+        where = {"hdf5": one_line(source.name), "dataset": one_line(dataset), **(provenance or {})}
         return _import_npy(store, target, source, annotations, coordinates, where)
     finally:
         forget(target)
@@ -162,26 +194,3 @@ def _refuse_other_than_hdf5(source: Path) -> None:
         f"{source}: starts with {beginning!r}, so it is no HDF5 file: hand over features as HDF5, or as .npy, "
         "made by numpy.save"
     )
-
-
-def _open_npy(path: Path, named: Path) -> NDArray[Any]:
-    """Map a .npy file that holds a table of floats; nothing in it is executed."""
-    with path.open("rb") as file:
-        beginning = file.read(len(_NPY))
-    if beginning != _NPY:
-        raise InvalidInputError(
-            f"{named}: starts with {beginning!r}, so it is no .npy file: save the features with numpy.save"
-        )
-    try:
-        table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
-        raise InvalidInputError(
-            f"{named}: is no .npy file that can be mapped: {ascii(str(error))[1:-1][:120]}: save the features "
-            "with numpy.save as a (n, d) array of float32"
-        ) from error
-    assert isinstance(table, np.ndarray)  # .npz has other magic bytes
-    if table.ndim != 2 or table.dtype.kind != "f" or table.dtype.itemsize > 8:
-        raise InvalidInputError(
-            f"{named}: holds {table.dtype} {table.shape}: expected floats (n, d), as astype('float32') makes them"
-        )
-    return table

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 MAGIC = b"\x89PENULTIMATE\r\n\x1a\n"
@@ -28,6 +28,10 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _HEAD = struct.Struct("<16sIIQQ")
 HEADER_BYTES = _HEAD.size + 32
+
+MEMORY_FACTOR = 4
+"""Reading an index takes at most so many times the bytes of its file; honest ones take six times their own."""
+_PIECE_BYTES = 1 << 22
 
 ReadAt = Callable[[int, int], bytes]
 """Called with (offset, count); returns at most count bytes."""
@@ -54,8 +58,8 @@ def memory_bound(index: bytes) -> int:
     """Return more bytes than decoding an index and checking its spelling takes, without decoding it.
 
     ``[[],[],[], ...`` becomes forty times its size in Python objects. An entry is refused where this
-    bound is beyond its file's size, and the writer makes the user block large enough that it is not.
-    The coefficients are measured with CPython 3.11 and rounded up; a test holds them.
+    bound is beyond `MEMORY_FACTOR` times its file's size, and the writer makes the user block large enough
+    that it is not. The coefficients are measured with CPython 3.11 and rounded up; a test holds them.
     """
     widest_text = 4 if index.isascii() else 16
     containers = index.count(b"[") + 2 * index.count(b"{")
@@ -64,7 +68,7 @@ def memory_bound(index: bytes) -> int:
 
 
 def block_bytes_for(index: bytes, data_bytes: int) -> int:
-    """Return the smallest block that holds an index and, with the data, is no less than its bound.
+    """Return the smallest block that holds an index and makes the file large enough for its bound.
 
     Parameters
     ----------
@@ -74,9 +78,15 @@ def block_bytes_for(index: bytes, data_bytes: int) -> int:
         What will stand behind the block, at least.
     """
     size = MINIMUM_BLOCK_BYTES
-    while size < HEADER_BYTES + len(index) or size + data_bytes < memory_bound(index):
+    bound = memory_bound(index)
+    while size < HEADER_BYTES + len(index) or is_bloated(bound, size + data_bytes):
         size *= 2
     return size
+
+
+def is_bloated(bound: int, file_bytes: int) -> bool:
+    """Whether an index may take more memory than its file's size allows."""
+    return bound > MEMORY_FACTOR * file_bytes
 
 
 def pack(index: bytes, block_bytes: int) -> bytes:
@@ -86,7 +96,7 @@ def pack(index: bytes, block_bytes: int) -> bytes:
 
 
 def unpack(read_at: ReadAt, file_bytes: int) -> UserBlock:
-    """Read and check the user block; nothing is allocated beyond the file's own size.
+    """Read and check the user block; holes of the file take no memory, whatever size they declare.
 
     Raises
     ------
@@ -107,15 +117,35 @@ def unpack(read_at: ReadAt, file_bytes: int) -> UserBlock:
         raise DefectError(f"declares a user block of {block_bytes} bytes in a file of {file_bytes}")
     if index_bytes > block_bytes - HEADER_BYTES:
         raise DefectError(f"declares an index of {index_bytes} bytes in a user block of {block_bytes}")
-    index = read_at(HEADER_BYTES, index_bytes)
-    digest = hashlib.sha256(head[: _HEAD.size] + index)
+    index = _index(read_at, index_bytes)
+    digest = hashlib.sha256(head[: _HEAD.size])
+    digest.update(index)
     if digest.digest() != head[_HEAD.size :]:
         raise DefectError("its index does not match its index digest")
     if version > FORMAT_VERSION:
         raise NewerDefectError(f"format version {version}, this program knows {FORMAT_VERSION}")
     if version != FORMAT_VERSION or zero:
         raise DefectError(f"declares format version {version}, {zero}")
-    padding = read_at(HEADER_BYTES + index_bytes, block_bytes - HEADER_BYTES - index_bytes)
-    if padding.count(0) != block_bytes - HEADER_BYTES - index_bytes:
-        raise DefectError("holds bytes between its index and its HDF5 part")
+    if block_bytes > max(MINIMUM_BLOCK_BYTES, 4 * memory_bound(index)):
+        raise DefectError(f"declares a user block of {block_bytes} bytes for an index of {index_bytes}")
+    for offset, count in _pieces(HEADER_BYTES + index_bytes, block_bytes):
+        if read_at(offset, count).count(0) != count:
+            raise DefectError("holds bytes between its index and its HDF5 part")
     return UserBlock(block_bytes=block_bytes, index=index, index_sha256=digest.hexdigest())
+
+
+def _index(read_at: ReadAt, index_bytes: int) -> bytes:
+    """Read an index up to where it cannot be one: a hole in the file reads as zeros, which no JSON holds."""
+    found = []
+    for offset, count in _pieces(HEADER_BYTES, HEADER_BYTES + index_bytes):
+        piece = read_at(offset, count)
+        found.append(piece)
+        if b"\0" in piece or len(piece) < count:
+            break  # what follows cannot make its digest fit
+    return b"".join(found)
+
+
+def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield (offset, count) of a range, a few megabytes at a time."""
+    for offset in range(start, stop, _PIECE_BYTES):
+        yield offset, min(_PIECE_BYTES, stop - offset)

@@ -11,7 +11,7 @@ from cache.errors import InvalidInputError
 from cache.head import leading_fields
 from cache.index import ARRAY_NAMES, BLOCK_BYTES, ArraySpec, Index, block_count
 from cache.keys import canonical_json, canonical_pieces
-from cache.layout import DefectError, memory_bound
+from cache.layout import DefectError, is_bloated, memory_bound
 from cache.names import check_class_names, check_columns, check_coordinates, check_excluded
 
 _FIELDS = {
@@ -111,8 +111,11 @@ def _plain(raw: bytes) -> dict[str, Any]:
 
 
 def _refuse_bloat(raw: bytes, file_bytes: int) -> None:
-    """Refuse an index whose values would take more memory than the file has bytes."""
-    _need(memory_bound(raw) <= file_bytes, "its index would take more memory than the file has bytes")
+    """Refuse an index whose values would take much more memory than the file has bytes."""
+    _need(
+        not is_bloated(memory_bound(raw), file_bytes),
+        "its index would take much more memory than the file has bytes",
+    )
 
 
 def _is_canonical(plain: dict[str, Any], raw: bytes) -> bool:

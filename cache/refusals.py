@@ -42,6 +42,8 @@ def refusals(path: Path, root: Path) -> Iterator[None]:
         raise NewerFormatError(f"{path}: {error}: update penultimate, then run again") from error
     except DefectError as error:
         raise _damaged(path, str(error), root / "quarantine") from error
+    except CacheReadError:
+        raise
     except OSError as error:
         raise unreadable(path, error) from error
 

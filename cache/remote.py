@@ -17,11 +17,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cache.atomic import write_all, write_errors
 from cache.attempts import Attempts, failure, shown
@@ -30,6 +32,7 @@ from cache.filesystems import FileSystem
 from cache.hashing import BytesDone
 from cache.listed import Listed
 from cache.locks import Notify, silent
+from cache.system import WRITE_FLAGS, kind_of
 
 SMALL_BYTES = 1 << 20
 """Of the largest manifest."""
@@ -220,16 +223,18 @@ class Remote:
         CacheWriteError
             This disk is full, or refuses.
         """
-        with _appended(target) as file:
-            if file.tell() > nbytes:
-                file.truncate(0)
-            before = file.tell()
+        with _writable(target) as descriptor:
+            before = os.fstat(descriptor).st_size
+            if before > nbytes:
+                os.ftruncate(descriptor, 0)
+                before = 0
             _refuse_too_large(target, nbytes - before)
+            done = before
             for piece in self._pieces(name, before, nbytes, "downloading"):
                 with write_errors(target, "downloading"):
-                    write_all(file.fileno(), piece, file.tell())
+                    done = write_all(descriptor, piece, done)
                 if progress is not None:
-                    progress(file.tell(), nbytes)
+                    progress(done, nbytes)
         return before
 
     def _pieces(self, name: str, start: int, stop: int, doing: str) -> Iterator[bytes]:
@@ -259,15 +264,19 @@ class Remote:
 
 
 @contextlib.contextmanager
-def _appended(target: Path) -> Iterator[IO[bytes]]:
-    """Open a file to add to its end; what is written goes to the system at once."""
+def _writable(target: Path) -> Iterator[int]:
+    """Open a file of our own to write to, never what a link points at, nor a file that has other names too."""
     with write_errors(target, "downloading"):
-        file = target.open("ab", buffering=0)
+        descriptor = os.open(target, WRITE_FLAGS | os.O_CREAT, 0o666)
     try:
-        yield file
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            reason = f"downloading failed: {kind_of(status.st_mode)} lies there: remove it, then run again"
+            raise CacheWriteError(errno.EEXIST, reason, str(target))
+        yield descriptor
     finally:
         with write_errors(target, "downloading"):
-            file.close()
+            os.close(descriptor)
 
 
 def _refuse_too_large(target: Path, nbytes: int) -> None:

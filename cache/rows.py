@@ -79,6 +79,11 @@ class Batch:
     row_metadata: Mapping[str, tuple[str | None, ...]]
     excluded: tuple[tuple[str, str], ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Ids of all input rows of the batch, those without features last."""
+        return (*self.ids, *(name for name, _ in self.excluded))
+
 
 def check_batch(
     metadata: EntryMetadata,
@@ -87,14 +92,19 @@ def check_batch(
     ids: Sequence[str],
     row_metadata: Mapping[str, Sequence[str | None]],
     excluded: Sequence[Sequence[str]],
+    first: int = 0,
 ) -> Batch:
-    """Check one batch against the entry it goes into.
+    """Check one batch against the entry it goes into, of which it is row ``first`` and those behind it.
 
     Raises
     ------
     InvalidInputError
         Wrong dtype or shape, NaN or infinite features, labels outside the classes, bad ids.
     """
+    if isinstance(features, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
+        raise InvalidInputError("features or labels are a masked array: fill what is masked, or leave it out")
+    if isinstance(ids, str):
+        raise InvalidInputError(f"ids are the text {ids!r:.80}: expected a list with one id for each row")
     features, labels = np.asarray(features), np.asarray(labels)
     if features.ndim != 2 or features.shape[1] < 1 or features.dtype not in (np.float32, np.float16):
         raise InvalidInputError(
@@ -103,19 +113,26 @@ def check_batch(
     names = check_texts(ids, "id")
     if len(names) != len(features):
         raise InvalidInputError(f"{len(names)} ids for {len(features)} rows of features")
-    check_finite(features, names)
+    check_finite(features, names, first)
     check_labels(labels, len(features), len(metadata.class_names), metadata.multi_label)
     return Batch(
         features=np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("<")),
         labels=np.ascontiguousarray(labels, dtype="|i1" if metadata.multi_label else "<i8"),
         ids=names,
-        row_metadata=check_columns({name: list(cells) for name, cells in row_metadata.items()}, len(names)),
-        excluded=check_excluded([list(pair) for pair in excluded]),
+        row_metadata=check_columns(
+            {name: _listed(cells) for name, cells in row_metadata.items()}, len(names)
+        ),
+        excluded=check_excluded([_listed(pair) for pair in excluded]),
     )
 
 
-def check_finite(features: NDArray[Any], ids: Sequence[str]) -> None:
-    """Refuse NaN and infinities, naming the first row that has one.
+def _listed(values: Sequence[Any]) -> object:
+    """Return a list of any sequence but a text, whose characters nobody meant."""
+    return values if isinstance(values, str) else list(values)
+
+
+def check_finite(features: NDArray[Any], ids: Sequence[str], first: int = 0) -> None:
+    """Refuse NaN and infinities, naming the first row that has one; rows are counted from ``first``.
 
     Raises
     ------
@@ -126,7 +143,7 @@ def check_finite(features: NDArray[Any], ids: Sequence[str]) -> None:
         finite = np.isfinite(features[start : start + _CHECK_ROWS]).all(axis=1)
         if not finite.all():
             row = start + int(np.flatnonzero(~finite)[0])
-            raise InvalidInputError(f"features of row {row} ({ids[row]!r:.120}) are not finite")
+            raise InvalidInputError(f"features of row {first + row} ({ids[row]!r:.120}) are not finite")
 
 
 def check_labels(labels: NDArray[Any], rows: int, classes: int, multi_label: bool) -> None:

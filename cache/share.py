@@ -10,10 +10,11 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from cache.admit import Admission, Refusal, admit, incoming_folder, waiting_file
-from cache.atomic import forget
+from cache.atomic import forget, write_errors
 from cache.errors import DamagedEntryError, InvalidInputError, KeyMissingError
 from cache.judge import State, state_of, state_of_theirs
 from cache.keys import CacheKey, canonical_json, digest_of_key
@@ -194,24 +195,27 @@ def _fetch(
 ) -> Admission:
     """Download and admit a file; what a former attempt left is used, unless it turns out damaged."""
     name = f"{manifest.key}.{manifest.sha256}.part"
-    while True:
-        waiting = waiting_file(store, name)
-        resumed = remote.download(manifest.data_name, waiting, manifest.nbytes, progress) > 0
-        try:
-            return admit(
-                store,
-                waiting,
-                check=partial(contradiction, manifest),
-                provenance=manifest.provenance,
-                refusal=replace(refusal, aside=None) if resumed else refusal,
-            )
-        except DamagedEntryError as error:
-            if not resumed:
-                raise
-            store.notify(
-                f"key {manifest.key[:12]}...: {error.reason}; what an interrupted pull had left may be "
-                "damaged: fetching all of it again"
-            )
+    waiting = waiting_file(store, name)
+    resumed = remote.download(manifest.data_name, waiting, manifest.nbytes, progress) > 0
+    try:
+        return _admit(store, waiting, manifest, replace(refusal, aside=None) if resumed else refusal)
+    except DamagedEntryError as error:
+        if not resumed:
+            raise
+        store.notify(
+            f"key {manifest.key[:12]}...: {error.reason}; what an interrupted pull had left may be "
+            "damaged: fetching all of it again"
+        )
+    with write_errors(waiting, "removing what an interrupted pull had left"):
+        waiting.unlink(missing_ok=True)
+    remote.download(manifest.data_name, waiting_file(store, name), manifest.nbytes, progress)
+    return _admit(store, waiting, manifest, refusal)
+
+
+def _admit(store: Store, waiting: Path, manifest: Manifest, refusal: Refusal) -> Admission:
+    """Let in what came, if it is what its manifest says."""
+    check = partial(contradiction, manifest)
+    return admit(store, waiting, check=check, provenance=manifest.provenance, refusal=refusal)
 
 
 def _refusal(store: Store, remote: Remote, manifest: Manifest) -> Refusal:

@@ -5,8 +5,8 @@
     frame   "PNFRAME1", uint64 size of the header, uint64 size of the payload,
             header (canonical JSON), payload, SHA-256 of all before
 
-The first frame says what is being made, every other one holds a batch. A frame that is not whole or
-does not match its SHA-256 is a torn tail: it is cut off, and work goes on from the frame before it.
+The first frame says what is being made, every other one holds a batch. A frame that is not whole, does
+not match its SHA-256 or holds no batch is a torn tail: it is cut off, and work goes on from the frame before it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,14 @@ class StagingLog:
         self.end = 0
         self._synced = 0.0
 
-    def recover(self) -> list[dict[str, Any]]:
-        """Return the headers of all whole frames and cut off what stands behind them."""
-        headers = []
+    def recover(self, accept: Callable[[Frame], bool]) -> None:
+        """Hand on the whole frames, one after the other; cut off the first that is refused, and all behind it."""
         with write_errors(self.path, "going on with the staging log"):
             for frame in read_frames(self.path):
-                headers.append(frame.header)
+                if not accept(frame):
+                    break
                 self.end = frame.end
             os.ftruncate(self._descriptor, self.end)
-        return headers
 
     def restart(self) -> None:
         """Forget every frame."""
@@ -133,14 +132,26 @@ def read_frames(path: Path, *, headers_only: bool = False) -> Iterator[Frame]:
                 return
             text = file.read(text_bytes)
             if headers_only:
-                yield Frame(header=json.loads(text), payload=b"", end=end)
+                if (header := _header(text)) is None:
+                    return
+                yield Frame(header=header, payload=b"", end=end)
                 file.seek(end)
                 position = end
                 continue
             payload = file.read(payload_bytes)
             digest = hashlib.sha256(head + text)
             digest.update(payload)
-            if digest.digest() != file.read(_DIGEST_BYTES):
+            header = _header(text)
+            if digest.digest() != file.read(_DIGEST_BYTES) or header is None:
                 return
-            yield Frame(header=json.loads(text), payload=payload, end=end)
+            yield Frame(header=header, payload=payload, end=end)
             position = end
+
+
+def _header(text: bytes) -> dict[str, Any] | None:
+    """Decode a header; None where it is none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        plain = json.loads(text)
+        if isinstance(plain, dict):
+            return plain
+    return None

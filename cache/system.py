@@ -27,7 +27,7 @@ _BINARY = getattr(os, "O_BINARY", 0)
 
 READ_FLAGS = os.O_RDONLY | _NO_FOLLOW | _NO_BLOCK | _CLOSE_ON_EXEC | _BINARY
 """A symbolic link is refused and a FIFO does not block (Windows has neither flag)."""
-WRITE_FLAGS = os.O_RDWR | _NO_FOLLOW | _CLOSE_ON_EXEC | _BINARY
+WRITE_FLAGS = os.O_RDWR | _NO_FOLLOW | _NO_BLOCK | _CLOSE_ON_EXEC | _BINARY
 
 _ONE_POSITION = threading.Lock()
 _KINDS = {

@@ -19,8 +19,8 @@ from cache.errors import CacheWriteError, InputChangedError, InvalidInputError
 from cache.keys import CacheKey, canonical_json
 from cache.locks import KeyLock
 from cache.publish import publish
-from cache.rows import EntryMetadata, check_batch, refuse_repeated
-from cache.staging import LOG_NAME, StagingLog
+from cache.rows import Batch, EntryMetadata, check_batch, refuse_repeated
+from cache.staging import LOG_NAME, Frame, StagingLog
 
 if TYPE_CHECKING:
     from cache.store import Store
@@ -53,7 +53,7 @@ class Writer:
         self._opening: dict[str, Any] | None = None
         self._columns: tuple[str, ...] = ()
         self._ids: set[str] = set()
-        self._rows = 0
+        self._rows = self._batches = 0
         self._noted = 0.0
 
     def __enter__(self) -> Self:
@@ -114,25 +114,17 @@ class Writer:
             Disk full or device error; what was staged before stays.
         """
         log = self._staging()
-        batch = check_batch(self.metadata, features, labels, ids, row_metadata or {}, excluded)
+        batch = check_batch(
+            self.metadata, features, labels, ids, row_metadata or {}, excluded, first=self._rows
+        )
         opening = self._opening_frame(batch.features)
         columns = tuple(sorted(batch.row_metadata))
-        self._check_step(stop, len(batch.ids) + len(batch.excluded), opening, columns)
-        names = [*batch.ids, *(name for name, _ in batch.excluded)]
-        refuse_repeated(names, self._ids)
-        header = {
-            "excluded": batch.excluded,
-            "features_bytes": batch.features.nbytes,
-            "ids": batch.ids,
-            "row_metadata": dict(batch.row_metadata),
-            "stop": stop,
-        }
+        self._check_step(batch, stop, opening, columns)
         if self._opening is None:
             log.append(opening)
             self._opening, self._columns = opening, columns
-        log.append(header, batch.features.tobytes() + batch.labels.tobytes())
-        self._ids.update(names)
-        self.next_row, self._rows = stop, self._rows + len(batch.ids)
+        log.append(_header_of(batch, stop), batch.features.tobytes() + batch.labels.tobytes())
+        self._count(batch, stop)
         self._tell()
 
     def publish(self) -> Entry:
@@ -170,13 +162,22 @@ class Writer:
             self.discard()
         return entry
 
+    def start_over(self) -> None:
+        """Forget what was staged, and go on from the first input row."""
+        self._staging().restart()
+        self._forget_rows()
+
     def discard(self) -> None:
         """Remove what was staged."""
         if self._log is not None:
             self._log.restart()
         with contextlib.suppress(OSError):  # rmtree ignores every error but that of closing a folder
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._opening, self._ids, self._rows = None, set(), 0
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
+        """Be as a writer of whom nothing was staged."""
+        self._opening, self._columns, self._ids, self._rows, self._batches = None, (), set(), 0, 0
         if self.published is None:
             self.next_row = 0
 
@@ -203,23 +204,61 @@ class Writer:
 
     def _resume(self, log: StagingLog) -> None:
         """Go on from what a former writer staged, where it was making the same entry."""
-        headers = log.recover()
-        if len(headers) < 2:  # nothing, or an opening alone: which columns there are its first batch says
-            log.restart()
-            return
-        opening = {name: value for name, value in headers[0].items() if name != "arrays"}
-        if canonical_json(opening) != canonical_json(self._shared()):
+        log.recover(self._accept)
+        if self._batches == 0:  # nothing, or an opening alone: which columns there are its first batch says
+            self.start_over()
+
+    def _accept(self, frame: Frame) -> bool:
+        """Take over a frame that a former writer staged; False where it is not what this one would stage."""
+        try:
+            if self._opening is None:
+                self._accept_opening(frame.header)
+            else:
+                self._accept_batch(frame)
+        except (InvalidInputError, AttributeError, KeyError, TypeError, ValueError):
+            return False
+        return True
+
+    def _accept_opening(self, header: dict[str, Any]) -> None:
+        """Take over the first frame."""
+        shared = {name: value for name, value in header.items() if name != "arrays"}
+        if canonical_json(shared) != canonical_json(self._shared()):
             self._store.notify(
                 f"key {self.key.digest[:12]}...: staged rows have other metadata, starting over"
             )
-            log.restart()
-            return
-        self._opening = headers[0]
-        for header in headers[1:]:
-            self._columns = tuple(sorted(header["row_metadata"]))
-            self._ids.update(header["ids"], (name for name, _ in header["excluded"]))
-            self._rows += len(header["ids"])
-            self.next_row = header["stop"]
+            raise InvalidInputError("other metadata")
+        dimension, dtype = header["arrays"]["dimension"], header["arrays"]["features_dtype"]
+        same = self._opening_frame(np.empty((0, dimension), dtype))["arrays"]
+        if canonical_json(header["arrays"]) != canonical_json(same):
+            raise InvalidInputError("other arrays")
+        self._opening = header
+
+    def _accept_batch(self, frame: Frame) -> None:
+        """Take over the rows of a frame, checked as those that are appended."""
+        header, opening = frame.header, self._opening or {}
+        arrays, rows, cut = opening["arrays"], len(header["ids"]), header["features_bytes"]
+        features = np.frombuffer(frame.payload[:cut], arrays["features_dtype"])
+        labels = np.frombuffer(frame.payload[cut:], np.int8 if self.metadata.multi_label else "<i8")
+        batch = check_batch(
+            self.metadata,
+            features.reshape(rows, arrays["dimension"]),
+            labels.reshape(rows, len(self.metadata.class_names)) if self.metadata.multi_label else labels,
+            header["ids"],
+            header["row_metadata"],
+            header["excluded"],
+        )
+        if canonical_json(header) != canonical_json(_header_of(batch, header["stop"])):
+            raise InvalidInputError("another header than such rows have")
+        columns = tuple(sorted(batch.row_metadata))
+        if self._batches == 0:
+            self._columns = columns
+        self._check_step(batch, header["stop"], opening, columns)
+        self._count(batch, header["stop"])
+
+    def _count(self, batch: Batch, stop: int) -> None:
+        """Take note of rows that are staged."""
+        self._ids.update(batch.names)
+        self.next_row, self._rows, self._batches = stop, self._rows + len(batch.ids), self._batches + 1
 
     def _shared(self) -> dict[str, Any]:
         """Return what two writers of one entry have to agree on."""
@@ -230,8 +269,11 @@ class Writer:
         arrays = {"dimension": features.shape[1], "features_dtype": features.dtype.str}
         return {**self._shared(), "arrays": arrays}
 
-    def _check_step(self, stop: int, rows: int, opening: dict[str, Any], columns: tuple[str, ...]) -> None:
-        """Refuse a batch that skips input rows or differs in kind from those before."""
+    def _check_step(self, batch: Batch, stop: int, opening: dict[str, Any], columns: tuple[str, ...]) -> None:
+        """Refuse a batch that skips input rows, repeats ids or differs in kind from those before."""
+        rows = len(batch.names)
+        if not isinstance(stop, int) or isinstance(stop, bool):
+            raise InvalidInputError(f"stop is {stop!r:.80}: expected the number of input rows so far, an int")
         if stop != self.next_row + rows or stop > self.metadata.expected_rows:
             raise InvalidInputError(
                 f"a batch of {rows} rows after row {self.next_row} of {self.metadata.expected_rows} "
@@ -244,6 +286,7 @@ class Writer:
                 f"a batch with {opening['arrays']} and row metadata {list(columns)} "
                 f"after batches with {self._opening['arrays']} and {list(self._columns)}"
             )
+        refuse_repeated(batch.names, self._ids)
 
     def _staging(self) -> StagingLog:
         """Return the open log, or say why there is none."""
@@ -258,3 +301,14 @@ class Writer:
         if time.monotonic() - self._noted >= NOTE_SECONDS:
             self._noted = time.monotonic()
             self._lock.note(f"{self.next_row} of {self.metadata.expected_rows} rows")
+
+
+def _header_of(batch: Batch, stop: int) -> dict[str, Any]:
+    """Return what is staged of a batch besides its values."""
+    return {
+        "excluded": batch.excluded,
+        "features_bytes": batch.features.nbytes,
+        "ids": batch.ids,
+        "row_metadata": dict(batch.row_metadata),
+        "stop": stop,
+    }

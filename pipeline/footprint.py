@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.layout import MINIMUM_BLOCK_BYTES, memory_bound
+from cache.layout import MINIMUM_BLOCK_BYTES, is_bloated, memory_bound
 from pipeline.image_sizes import ImageSizes
 from pipeline.jobs import ExtractJob, Planned, TrainJob
 from pipeline.task_seconds import parameters
@@ -83,7 +83,7 @@ def entry_bytes(ids: Sequence[str], dimension: int, class_names: Sequence[str], 
     index = _INDEX_BYTES + text + rows * len(row) + sum(len(name.encode()) + 3 for name in class_names)
     bound = rows * (memory_bound(row) - memory_bound(b"")) + 4 * text + _INDEX_BOUND
     block = MINIMUM_BLOCK_BYTES
-    while block < index or block + arrays < bound:
+    while block < index or is_bloated(bound, block + arrays):
         block *= 2
     return block + HDF5_BYTES + arrays
 
