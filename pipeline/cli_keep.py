@@ -13,6 +13,9 @@ from pipeline.cli_cache import choice_options, end_with, opened, parsed
 from pipeline.cli_options import ByteCount, output_options, print_json
 from pipeline.errors import EXIT_SOME_FAILED, EXIT_SURROUNDINGS, StudyError
 
+LARGEST = 1e9
+"""Days or GB that anybody means."""
+
 
 class Amount(click.ParamType):  # type: ignore[type-arg]  # older ones take none
     """A finite number, 0 or more."""
@@ -25,9 +28,9 @@ class Amount(click.ParamType):  # type: ignore[type-arg]  # older ones take none
             number = float(value)
         except ValueError:
             number = math.nan
-        if not 0 <= number < math.inf:
+        if not 0 <= number <= LARGEST:
             where = param.opts[0] if param else "an amount"
-            raise StudyError(f"{where} is {str(value)!r}; give a finite number, 0 or more")
+            raise StudyError(f"{where} is {str(value)!r}; give a number from 0 to a thousand million")
         return number
 
 
@@ -72,15 +75,15 @@ def verify(
     from pipeline.progress import Reporter
     from pipeline.share import chosen
 
+    if recompute and study is None:
+        raise StudyError("--recompute needs --study STUDY: it says where the images and weights are")
     store = opened(quiet or as_json)
     for line in set_aside_before(store):
         store.notify(line)
     picked = chosen(store, parsed(coordinates), keys, study)
     reporter = Reporter(quiet=quiet or as_json)
     rows = verified(store, picked.keys, sample=sample, deep=deep, reporter=reporter)
-    if recompute:
-        if study is None:
-            raise StudyError("--recompute needs --study STUDY: it says where the images and weights are")
+    if recompute and study is not None:
         rows += recomputed(study, recompute, reporter=reporter)
     wrong = [row for row in rows if row["verdict"] != "sound"]
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache import CacheError, CacheWriteError, DamagedEntryError, EntryInfo, Store
+from pipeline.coordinates import row_of
 from pipeline.needed import needs_of
 from pipeline.progress import SILENT, Reporter
 from pipeline.share import Rows
@@ -161,7 +162,10 @@ def collected(
 
 def _rows_of(infos: Sequence[EntryInfo]) -> Rows:
     """Return a row for each entry."""
-    return [{"key": info.key, "bytes": info.nbytes, **info.coordinates} for info in infos]
+    return [
+        row_of({"key": info.key, "bytes": info.nbytes}, info.coordinates, list(info.coordinates))
+        for info in infos
+    ]
 
 
 def _needed(study: Path, store: Store) -> Iterator[str]:

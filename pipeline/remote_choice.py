@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache import Entry, Store
+from pipeline.coordinates import met
 from pipeline.errors import StudyError
 from pipeline.needed import Picked, few, needs_of
 from pipeline.pins import Spot, pins_of
@@ -32,8 +33,7 @@ def chosen_remote(
     if coordinates or study is not None or not keys:
         manifests = list_remote(remote)
         if coordinates or study is None:
-            wanted = coordinates.items()
-            picked += [m.key for m in manifests if all(str(m.coordinates.get(n)) == v for n, v in wanted)]
+            picked += [m.key for m in manifests if met(m.coordinates, coordinates)]
         if study is not None:
             found, lacking = _of_study(store, remote, manifests, study)
             picked += found

@@ -61,8 +61,11 @@ def with_network(resolved: Resolved) -> tuple[Backbone, ...]:
 
 def cache_root() -> Path:
     """Return where the cache lies: $PENULTIMATE_CACHE, else ~/.cache/penultimate."""
-    chosen = os.environ.get("PENULTIMATE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path("~/.cache/penultimate").expanduser()
+    chosen = os.environ.get("PENULTIMATE_CACHE") or "~/.cache/penultimate"
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise StudyError(f"{chosen}: {error}; write $PENULTIMATE_CACHE as a whole path") from error
 
 
 def open_store(root: Path | None = None, *, notify: Callable[[str], None] | None = None) -> Store:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache import Store
+from pipeline.coordinates import met, row_of
 from pipeline.errors import StudyError
 from pipeline.needed import Needs, Picked, few, needs_of
 from pipeline.progress import SILENT, Reporter
@@ -25,24 +26,23 @@ Rows = list[dict[str, Any]]
 def listed(store: Store, remote: str | None, coordinates: Mapping[str, str]) -> Rows:
     """Return what a list shows of the entries with these coordinates, here or on a remote."""
     if remote is None:
-        infos: Sequence[Any] = store.find(**coordinates)
+        every: Sequence[Any] = store.list()
     else:
-        from cache.share import find_remote
+        from cache.share import list_remote
 
         place = _remote(remote, store)
         place.require_place()
-        infos = find_remote(place, **coordinates)
+        every = list_remote(place)
+    infos = [info for info in every if met(info.coordinates, coordinates)]
     if coordinates and not infos:
-        _refuse_unknown(coordinates, store.list() if remote is None else find_remote(place))
+        _refuse_unknown(coordinates, every)
     names = list(dict.fromkeys(name for info in infos for name in info.coordinates))
     return [
-        {
-            "key": info.key,
-            "rows": info.rows,
-            "dimension": info.dimension,
-            "bytes": info.nbytes,
-            **{name: info.coordinates.get(name) for name in names},
-        }
+        row_of(
+            {"key": info.key, "rows": info.rows, "dimension": info.dimension, "bytes": info.nbytes},
+            info.coordinates,
+            names,
+        )
         for info in infos
     ]
 
@@ -147,7 +147,7 @@ def chosen(store: Store, coordinates: Mapping[str, str], keys: Sequence[str], st
         return Picked(list(store.keys()))
     picked = [complete(store, beginning) for beginning in keys]
     if coordinates:
-        picked += [info.key for info in store.find(**coordinates)]
+        picked += [info.key for info in store.list() if met(info.coordinates, coordinates)]
     lacking: list[str] = []
     remarks: list[str] = []
     if study is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cache import Entry, Store
 from cache.errors import one_line
+from pipeline.coordinates import refuse_figures
 from pipeline.errors import StudyError
 from pipeline.provenance import provenance
 from stages.names import did_you_mean
@@ -33,6 +34,7 @@ def imported(
     from cache.foreign import import_features, import_hdf5
 
     _refuse_coordinates(coordinates)
+    refuse_figures(coordinates)
     before = store.find(**{name: coordinates[name] for name in ("backbone", "dataset", "split")})
     class_names = classes.split("|") if classes else None
     annotations = read_labels(labels, class_names=class_names, multi_label=multi_label)
