@@ -42,6 +42,7 @@ def listed(store: Store, remote: str | None, coordinates: Mapping[str, str]) -> 
             "dimension": info.dimension,
             "bytes": info.nbytes,
             **{name: info.coordinates.get(name) for name in names},
+            **({"path": str(info.path)} if remote is None else {}),
         }
         for info in infos
     ]
