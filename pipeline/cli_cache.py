@@ -55,7 +55,8 @@ def list_entries(coordinates: tuple[str, ...], remote: str | None, as_json: bool
     if as_json:
         print_json(rows)
     elif not quiet:
-        table = rows_text([{**row, "key": row["key"][:12]} for row in rows])
+        shown = [{name: value for name, value in row.items() if name != "path"} for row in rows]
+        table = rows_text([{**row, "key": row["key"][:12]} for row in shown])
         click.echo(table or nothing_listed(store, remote, facts))
 
 

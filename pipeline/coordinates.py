@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import StudyError
 
-FIGURES = ("key", "rows", "dimension", "bytes")
+FIGURES = ("key", "rows", "dimension", "bytes", "path")
 """Columns of a list that no coordinate may be named like."""
 
 

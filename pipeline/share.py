@@ -38,13 +38,17 @@ def listed(store: Store, remote: str | None, coordinates: Mapping[str, str]) -> 
         _refuse_unknown(coordinates, every)
     names = list(dict.fromkeys(name for info in infos for name in info.coordinates))
     return [
-        row_of(
-            {"key": info.key, "rows": info.rows, "dimension": info.dimension, "bytes": info.nbytes},
-            info.coordinates,
-            names,
-        )
+        {
+            **row_of(_figures(info), info.coordinates, names),
+            **({"path": str(info.path)} if remote is None else {}),
+        }
         for info in infos
     ]
+
+
+def _figures(info: Any) -> dict[str, Any]:
+    """Return what a list shows of an entry beside its coordinates."""
+    return {"key": info.key, "rows": info.rows, "dimension": info.dimension, "bytes": info.nbytes}
 
 
 def _refuse_unknown(coordinates: Mapping[str, str], infos: Sequence[Any]) -> None:

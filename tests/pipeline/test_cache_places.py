@@ -75,6 +75,13 @@ def test_an_empty_list_says_where_it_looked(here, penultimate, monkeypatch, tmp_
     assert f"there is no folder {wrong} ($PENULTIMATE_CACHE" in penultimate("cache", "list").out
 
 
+def test_the_path_of_an_entry_is_told_to_programs(here, penultimate) -> None:
+    rows = json.loads(penultimate("cache", "list", "--json").out)
+    assert [Path(row["path"]).stem for row in rows] == [row["key"] for row in rows]
+    assert all(Path(row["path"]).is_file() for row in rows)
+    assert str(cache_root()) not in penultimate("cache", "list").out
+
+
 def test_a_key_in_place_of_a_coordinate(here, penultimate) -> None:
     (line,) = penultimate("cache", "list", "colours").errors
     assert "`penultimate cache show KEY` shows one entry" in line
