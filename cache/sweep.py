@@ -14,9 +14,15 @@ from pathlib import Path
 from cache.errors import CacheWriteError, LockTimeoutError
 from cache.locks import KeyLock, Notify, silent
 from cache.store import Store
+from cache.trash import thrown
 
 DAY_SECONDS = 86_400.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_ASIDE = re.compile(r"[0-9a-f]{64}(\.h5\.[0-9a-f]{8}|\.pulled\.h5)")
+_TEMPORARY = re.compile(r"\..+\.[0-9]+\.[0-9a-f]+\.part")
+_USED = re.compile(r"([0-9a-f]{64})\.(?:lock|holder|lease|rgb|json)")
+_USED_PART = re.compile(r"\.([0-9a-f]{64})(?:\.[a-z0-9]+)*\.part")
+"""What the cache itself names so; everything else is somebody's own."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +54,27 @@ def empty_trash(
     dry_run : bool
         Only say what would go.
     """
-    places = [path for folder in ("trash", "quarantine") for path in _in(store.root / folder)]
-    old = [path for path in places if _age(path, now, "st_mtime", "st_ctime") > grace]
-    return _delete(old, store.notify, dry_run)
+    moment = time.time() if now is None else now
+    done = Emptied()
+    for one in thrown(store.root):
+        if moment - one.when > grace:
+            files = [path for path in (one.path, one.side) if os.path.lexists(path)]
+            gone = _delete(files, store.notify, dry_run)
+            done += Emptied(min(1, gone.folders), gone.nbytes)
+            if one.folder is not None and not dry_run:
+                with contextlib.suppress(OSError):
+                    one.folder.rmdir()
+    quarantine = store.root / "quarantine"
+    aside = (
+        [] if quarantine.is_symlink() else [path for path in _in(quarantine) if _ASIDE.fullmatch(path.name)]
+    )
+    old = [path for path in aside if _age(path, now, "st_mtime", "st_ctime") > grace]
+    return done + _delete(old, store.notify, dry_run)
 
 
 def keys_in_trash(store: Store) -> list[str]:
     """Return the keys of the entries that can be taken back."""
-    return [path.name for path in _in(store.root / "trash") if _DIGEST.fullmatch(path.name)]
+    return sorted({one.key for one in thrown(store.root) if one.is_whole})
 
 
 def drop_abandoned(
@@ -77,8 +96,9 @@ def drop_leftovers(
     """Delete what killed processes left: temporary files, parts of downloads, locks that nobody holds."""
     entries = store.root / "entries"
     folders = [store.root, entries, *(path for path in _in(entries) if path.is_dir())]
-    folders += [store.root / name for name in ("incoming", "staging")]
-    parts = [path for folder in folders for path in _in(folder) if path.suffix == ".part"]
+    parts = [path for folder in folders for path in _in(folder) if _TEMPORARY.fullmatch(path.name)]
+    ours = [store.root / name for name in ("incoming", "staging", "trash")]
+    parts += [path for folder in ours for path in _in(folder) if path.suffix == ".part"]
     old = [path for path in parts if _age(path, now, "st_mtime") > older_than]
     done = _delete(old, store.notify, dry_run)
     return done + drop_unused(
@@ -100,6 +120,7 @@ def drop_unused(
     ----------
     folder : Path
         Of files named after a SHA-256; those of one digest are used under its `KeyLock` in this folder.
+        What the cache does not name so stays.
     older_than, now, dry_run
         As `drop_leftovers`.
     notify : callable, optional
@@ -107,8 +128,8 @@ def drop_unused(
     """
     groups: dict[str, list[Path]] = {}
     for path in _in(folder):
-        if found := _DIGEST.search(path.name):
-            groups.setdefault(found[0], []).append(path)
+        if found := _USED.fullmatch(path.name) or _USED_PART.fullmatch(path.name):
+            groups.setdefault(found[1], []).append(path)
     done = Emptied()
     for name, paths in groups.items():
         if min(_age(path, now, "st_mtime", "st_atime") for path in paths) > older_than:
