@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,11 @@ def read_labels(
     lines = _lines(path)
     with about(path, "correct the csv, then import again"):
         _check_texts(lines)
-    several = multi_label or any("|" in line["label"] or line["label"].startswith("?") for line in lines)
+    several = multi_label or any("|" in line.label or line.label.startswith("?") for line in lines)
     if not several:
         _refuse_empty(path, lines)
-    cells = [[part.strip() for part in line["label"].split("|") if line["label"]] for line in lines]
-    found = {part.removeprefix("?") for parts in cells for part in parts}
+    parts = [_parts(path, line) for line in lines]
+    found = {name for marks in parts for name in marks}
     names = tuple(class_names) if class_names is not None else tuple(sorted(found))
     with about(path, "correct the labels, or the classes given"):
         check_class_names(names)
@@ -84,57 +84,88 @@ def read_labels(
     place = {name: k for k, name in enumerate(names)}
     if several:
         labels = np.zeros((len(lines), len(names)), dtype=np.int8)
-        for row, parts in enumerate(cells):
-            for part in parts:
-                labels[row, place[part.removeprefix("?")]] = -1 if part.startswith("?") else 1
+        for row, marks in enumerate(parts):
+            for name, mark in marks.items():
+                labels[row, place[name]] = mark
     else:
-        labels = np.array([place[parts[0]] for parts in cells], dtype=np.int64)
-    groups = tuple(line["group"] or None for line in lines) if "group" in lines[0] else None
-    return Annotations(tuple(line["id"] for line in lines), labels, names, several, groups)
+        labels = np.array([place[next(iter(marks))] for marks in parts], dtype=np.int64)
+    groups = None if lines[0].group is None else tuple(line.group or None for line in lines)
+    return Annotations(tuple(line.id for line in lines), labels, names, several, groups)
 
 
-def _refuse_empty(path: Path, lines: Sequence[Mapping[str, str]]) -> None:
-    """Refuse a line without a label where each has one."""
-    for number, line in enumerate(lines, 2):
-        if not line["label"]:
+@dataclass(frozen=True)
+class _Line:
+    """What a line of the csv holds."""
+
+    number: int
+    """In the file, as an editor counts them."""
+    id: str
+    label: str
+    group: str | None
+    """None where the csv has no such column."""
+
+
+def _parts(path: Path, line: _Line) -> dict[str, int]:
+    """Return the labels of a line: 1, or -1 for one to be ignored."""
+    marks: dict[str, int] = {}
+    for part in line.label.split("|") if line.label else ():
+        name = part.strip()
+        mark = -1 if name.startswith("?") else 1
+        name = name.removeprefix("?").strip()
+        if marks.setdefault(name, mark) != mark:
             raise InvalidInputError(
-                f"{path}: line {number} lacks a label: write one, or, where an image may have several labels or "
-                "none, say that the set is multi-label (--multi-label)"
+                f"{path}: line {line.number} has {name!r:.80} and says to ignore it: write one of both"
+            )
+    return marks
+
+
+def _refuse_empty(path: Path, lines: Sequence[_Line]) -> None:
+    """Refuse a line without a label where each has one."""
+    for line in lines:
+        if not line.label:
+            raise InvalidInputError(
+                f"{path}: line {line.number} lacks a label: write one, or, where an image may have several "
+                "labels or none, say that the set is multi-label (--multi-label)"
             )
 
 
-def _check_texts(lines: Sequence[Mapping[str, str]]) -> None:
+def _check_texts(lines: Sequence[_Line]) -> None:
     """Refuse ids that occur twice, and ids and groups that are no texts."""
-    for number, line in enumerate(lines, 2):
+    for line in lines:
         try:
-            check_text(line["id"], "id")
-            if line.get("group"):
-                check_text(line["group"], "group")
+            check_text(line.id, "id")
+            if line.group:
+                check_text(line.group, "group")
         except InvalidInputError as error:
-            raise InvalidInputError(f"line {number}: {error}") from error
-    refuse_repeated([line["id"] for line in lines], ())
+            raise InvalidInputError(f"line {line.number}: {error}") from error
+    refuse_repeated([line.id for line in lines], ())
 
 
-def _lines(path: Path) -> list[dict[str, str]]:
+def _lines(path: Path) -> list[_Line]:
     """Read the lines of a csv that has the columns we need."""
     require_file(path, "name a csv with the columns id and label")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.DictReader(file, strict=True))
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or ())
+            found = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInputError(f"{path}: cannot be read as UTF-8 csv: {error}: save it as such") from error
-    if not lines or not {"id", "label"} <= set(lines[0]):
+    if not found or not {"id", "label"} <= set(columns):
         raise InvalidInputError(
             f"{path}: needs a header with id and label, and at least one line: write id,label first, "
             "then a line for each row of features"
         )
-    for number, line in enumerate(lines, 2):
-        if not line["id"] or None in line or None in line.values():
-            raise InvalidInputError(
-                f"{path}: line {number} lacks an id, or has other columns: correct the line"
-            )
-        line["label"] = line["label"].strip()
-    return lines
+    if twice := [name for name in ("id", "label", "group") if columns.count(name) > 1]:
+        raise InvalidInputError(f"{path}: two columns are called {twice[0]}: keep one of them")
+    return [_line(path, number, line) for number, line in found]
+
+
+def _line(path: Path, number: int, line: dict[str | Any, str | Any]) -> _Line:
+    """Return a line that has a cell for each column, and an id."""
+    if not line["id"] or None in line or None in line.values():
+        raise InvalidInputError(f"{path}: line {number} lacks an id, or has other columns: correct the line")
+    return _Line(number, line["id"], line["label"].strip(), line.get("group"))
 
 
 @contextlib.contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from cache.errors import InvalidInputError, KeyMissingError
 from cache.keys import CacheKey, sha256_of
 from cache.store import Store
 from cache.system import place_if_absent
+from cache.trash import Thrown, thrown
 
 _ROWS_AT_A_TIME = 4096
 
@@ -183,7 +184,7 @@ def collect(store: Store, infos: Iterable[EntryInfo]) -> list[EntryInfo]:
 
 
 def restore(store: Store, key: CacheKey | str) -> Entry:
-    """Take an entry back from the trash, verified; a sound one that is there stays, and so does the trash.
+    """Take back the newest of a key in the trash, verified; a sound entry that is there stays, and so does the trash.
 
     Raises
     ------
@@ -193,19 +194,38 @@ def restore(store: Store, key: CacheKey | str) -> Entry:
         No permission.
     """
     target = store.path_of(key)
-    trashed = store.root / "trash" / target.stem / target.name
-    if not trashed.is_file():
-        raise KeyMissingError(f"{trashed}: not in the trash: extract it, or pull it")
+    missing = KeyMissingError(
+        f"{store.root / 'trash'}: key {target.stem[:12]}... is not in the trash: extract it, or pull it"
+    )
+    newest = next((one for one in thrown(store.root, target.stem) if one.is_whole), None)
+    if newest is None:
+        raise missing
     there = store.sound(key, to_write=True)
     if there is not None:
-        store.notify(f"key {target.stem[:12]}...: is there already, what lies in the trash stays in it")
+        _tell_of_both(store, target.stem)
         return there
     make_folder(target.parent, store.root)
     with write_errors(target, "taking back from the trash"):
-        place_if_absent(trashed, target)
-        side = trashed.with_suffix(".json")
-        if side.is_file() and not target.with_suffix(".json").exists():
-            side.replace(target.with_suffix(".json"))
-    with contextlib.suppress(OSError):
-        shutil.rmtree(trashed.parent)
+        try:
+            if place_if_absent(newest.path, target):
+                _take_side_back(newest, target.with_suffix(".json"))
+            else:
+                _tell_of_both(store, target.stem)
+        except FileNotFoundError:
+            raise missing from None
     return store.read(key)
+
+
+def _take_side_back(newest: Thrown, target: Path) -> None:
+    """Put the provenance beside its entry again, and clear away what is left of the removal."""
+    with contextlib.suppress(FileNotFoundError):
+        if not place_if_absent(newest.side, target):
+            newest.side.replace(target)  # it is that of these bytes
+    if newest.folder is not None:
+        with contextlib.suppress(OSError):
+            newest.folder.rmdir()
+
+
+def _tell_of_both(store: Store, digest: str) -> None:
+    """Say that an entry is in its place already."""
+    store.notify(f"key {digest[:12]}...: is there already, what lies in the trash stays in it")

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.atomic import make_folder, write_errors
+from cache.atomic import write_errors
 from cache.catalogue import (
     Catalogue,
     EntryInfo,
@@ -44,6 +44,7 @@ from cache.locks import Notify, silent
 from cache.refusals import refusals
 from cache.rows import EntryMetadata
 from cache.system import private_folder
+from cache.trash import throw_away
 from cache.verified import VerifiedFiles
 from cache.writer import Writer
 
@@ -217,16 +218,14 @@ class Store:
             No permission.
         """
         path = self.path_of(key)
+        missing = KeyMissingError(f"{path}: no such entry: nothing to remove")
         if not os.path.lexists(path):
-            raise KeyMissingError(f"{path}: no such entry: nothing to remove")
-        trash = make_folder(self.root / "trash" / digest_of_key(key), self.root)
+            raise missing
         with write_errors(path, "moving to the trash"):
-            path.replace(trash / path.name)
-            side = path.with_suffix(".json")
-            if side.exists():
-                side.replace(trash / side.name)
-            os.utime(trash)
-        return trash / path.name
+            try:
+                return throw_away(path, self.root)
+            except FileNotFoundError:
+                raise missing from None
 
     def __contains__(self, key: object) -> bool:
         """Whether an entry with a sound index lies under the key; its values are not hashed."""

@@ -18,9 +18,15 @@ from cache.inventory import SUFFIX
 from cache.layout import DefectError
 from cache.locks import KeyLock, Notify, silent
 from cache.store import Store
+from cache.trash import Thrown, thrown
 
 DAY_SECONDS = 86_400.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_ASIDE = re.compile(r"[0-9a-f]{64}(\.h5\.[0-9a-f]{8}|\.pulled\.h5)")
+_TEMPORARY = re.compile(r"\..+\.[0-9]+\.[0-9a-f]+\.part")
+_USED = re.compile(r"([0-9a-f]{64})\.(?:lock|holder|lease|rgb|json)")
+_USED_PART = re.compile(r"\.([0-9a-f]{64})(?:\.[a-z0-9]+)*\.part")
+"""What the cache itself names so; everything else is somebody's own."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +65,35 @@ def empty_trash(
     places : sequence of {"trash", "quarantine"}
         Where.
     """
-    old = [path for place in places for path in _past_grace(store.root / place, grace, now)]
-    return _delete(old, store.notify, dry_run)
+    done = Emptied()
+    if "trash" in places:
+        done += _empty_trash(store, grace, now, dry_run)
+    if "quarantine" in places:
+        old = [path for path in in_quarantine(store) if _age(path, now, "st_mtime", "st_ctime") > grace]
+        done += _delete(old, store.notify, dry_run)
+    return done
 
 
 def trashed(store: Store, *, grace: float = 7 * DAY_SECONDS, now: float | None = None) -> list[EntryInfo]:
     """Return the entries that have been in the trash for longer than their grace, as far as they can be read."""
     found = []
-    for folder in _past_grace(store.root / "trash", grace, now):
-        path = folder / f"{folder.name}{SUFFIX}"
-        with contextlib.suppress(OSError, DefectError), open_entry(path) as opened:
-            found.append(summarise(path, opened.index, opened.status))
+    for one in _past_grace(store, grace, now):
+        with contextlib.suppress(OSError, DefectError), open_entry(one.path) as opened:
+            found.append(summarise(one.path, opened.index, opened.status))
     return found
 
 
 def in_quarantine(store: Store, key: str = "") -> list[Path]:
     """Return the damaged files that were set aside, all of them or those of one key."""
-    return [path for path in _in(store.root / "quarantine") if path.name.startswith(key)]
+    folder = store.root / "quarantine"
+    if folder.is_symlink():  # what lies there is not ours to delete
+        return []
+    return [path for path in _in(folder) if _ASIDE.fullmatch(path.name) and path.name.startswith(key)]
 
 
 def keys_in_trash(store: Store) -> list[str]:
     """Return the keys of the entries that can be taken back."""
-    return [path.name for path in _in(store.root / "trash") if _DIGEST.fullmatch(path.name)]
+    return sorted({one.key for one in thrown(store.root) if one.is_whole})
 
 
 def drop_abandoned(
@@ -102,8 +115,9 @@ def drop_leftovers(
     """Delete what killed processes left: temporary files, parts of downloads, locks that nobody holds."""
     entries = store.root / "entries"
     folders = [store.root, entries, *(path for path in _in(entries) if path.is_dir())]
-    folders += [store.root / name for name in ("incoming", "staging")]
-    parts = [path for folder in folders for path in _in(folder) if path.suffix == ".part"]
+    parts = [path for folder in folders for path in _in(folder) if _TEMPORARY.fullmatch(path.name)]
+    ours = [store.root / name for name in ("incoming", "staging", "trash")]
+    parts += [path for folder in ours for path in _in(folder) if path.suffix == ".part"]
     old = [path for path in parts if _age(path, now, "st_mtime") > older_than]
     done = _delete(old, store.notify, dry_run)
     return done + drop_unused(
@@ -125,6 +139,7 @@ def drop_unused(
     ----------
     folder : Path
         Of files named after a SHA-256; those of one digest are used under its `KeyLock` in this folder.
+        What the cache does not name so stays.
     older_than, now, dry_run
         As `drop_leftovers`.
     notify : callable, optional
@@ -132,8 +147,8 @@ def drop_unused(
     """
     groups: dict[str, list[Path]] = {}
     for path in _in(folder):
-        if found := _DIGEST.search(path.name):
-            groups.setdefault(found[0], []).append(path)
+        if found := _USED.fullmatch(path.name) or _USED_PART.fullmatch(path.name):
+            groups.setdefault(found[1], []).append(path)
     done = Emptied()
     for name, paths in groups.items():
         if min(_age(path, now, "st_mtime", "st_atime") for path in paths) > older_than:
@@ -157,9 +172,23 @@ def _if_free(locks: Path, name: str, dry_run: bool) -> Iterator[bool]:
         yield free
 
 
-def _past_grace(folder: Path, grace: float, now: float | None) -> list[Path]:
-    """Return what was put into a folder longer ago than its grace."""
-    return [path for path in _in(folder) if _age(path, now, "st_mtime", "st_ctime") > grace]
+def _past_grace(store: Store, grace: float, now: float | None) -> list[Thrown]:
+    """Return what was removed longer ago than its grace."""
+    moment = time.time() if now is None else now
+    return [one for one in thrown(store.root) if moment - one.when > grace]
+
+
+def _empty_trash(store: Store, grace: float, now: float | None, dry_run: bool) -> Emptied:
+    """Delete the removals that are past their grace."""
+    done = Emptied()
+    for one in _past_grace(store, grace, now):
+        files = [path for path in (one.path, one.side) if os.path.lexists(path)]
+        gone = _delete(files, store.notify, dry_run)
+        done += Emptied(min(1, gone.folders), gone.nbytes)
+        if one.folder is not None and not dry_run:
+            with contextlib.suppress(OSError):
+                one.folder.rmdir()
+    return done
 
 
 def _in(folder: Path) -> list[Path]:

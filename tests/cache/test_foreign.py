@@ -52,7 +52,7 @@ def test_features_of_others_become_an_entry(store: Store, labels: Path, tmp_path
 
 def test_several_labels_and_groups(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text("id,label,group\na,cat|?dog,g1\nb,dog,g1\nc,?cat,\n")
+    path.write_text("id,label,group\na,cat|? dog,g1\nb,dog|dog,g1\nc,?cat,\n")
     annotations = read_labels(path)
     entry = import_features(store, npy(tmp_path, FEATURES[:3]), annotations, HERE)
     np.testing.assert_array_equal(entry.labels, np.array([[1, -1], [0, 1], [-1, 0]], np.int8))
@@ -89,6 +89,11 @@ def test_other_labels_give_another_key(store: Store, labels: Path, tmp_path: Pat
         ("id,label\na,b,c\n", "line 2 lacks"),
         ("id,label\na\n", "line 2 lacks"),
         ("id,label\na,bird\n", "'bird' is none of the 2 classes"),
+        ("id,label\na,cat|?cat\n", "line 2 has 'cat' and says to ignore it"),
+        ("id,label\na,?cat| cat\n", "line 2 has 'cat' and says to ignore it"),
+        ("id,label,label\na,cat,dog\n", "two columns are called label"),
+        ("id,label\n\n\na,cat\n\nb,\n", "line 6 lacks a label"),
+        ('id,label\n"a\nb",cat\n', "line 3: id .* control character"),
     ],
 )
 def test_labels_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:

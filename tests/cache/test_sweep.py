@@ -100,15 +100,15 @@ def test_what_cannot_be_deleted_is_told_and_not_counted(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One folder of two belongs to somebody else, and a file in quarantine does too."""
-    put(store.root / "trash" / "mine" / "a.h5", 100)
-    put(store.root / "trash" / "theirs" / "b.h5", 200)
-    put(store.root / "quarantine" / "theirs.h5", 400)
+    put(store.root / "trash" / f"{'aa' * 32}.1-01234567.h5", 100)
+    theirs = put(store.root / "trash" / f"{'bb' * 32}.1-01234567.h5", 200)
+    put(store.root / "quarantine" / f"{'bb' * 32}.h5.01234567", 400)
     told: list[str] = []
     store.notify = told.append
     really = os.unlink
 
     def refusing(path: object, *arguments: object, **options: object) -> None:
-        if "b.h5" in str(path) or "theirs.h5" in str(path):
+        if "bb" * 32 in str(path):
             raise PermissionError(13, "Permission denied", str(path))
         really(path, *arguments, **options)  # type: ignore[arg-type]
 
@@ -117,6 +117,6 @@ def test_what_cannot_be_deleted_is_told_and_not_counted(
     assert [line.partition(": ")[2] for line in told] == [
         "cannot be deleted (Permission denied), stays: its owner can"
     ] * 2
-    assert (store.root / "trash" / "theirs" / "b.h5").exists()
+    assert theirs.exists()
     monkeypatch.undo()
     assert empty_trash(store, grace=-1.0) == Emptied(2, 600)
