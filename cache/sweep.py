@@ -14,7 +14,6 @@ from pathlib import Path
 from cache.catalogue import EntryInfo, summarise
 from cache.entry import open_entry
 from cache.errors import CacheWriteError, LockTimeoutError
-from cache.inventory import SUFFIX
 from cache.layout import DefectError
 from cache.locks import KeyLock, Notify, silent
 from cache.store import Store

@@ -30,7 +30,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg]  # older ones take none
             number = math.nan
         if not 0 <= number <= LARGEST:
             where = param.opts[0] if param else "an amount"
-            raise StudyError(f"{where} is {str(value)!r}; give a number from 0 to a thousand million")
+            raise StudyError(f"{where} is {str(value)!r}; give a finite number, 0 or more, up to 1e9")
         return number
 
 
