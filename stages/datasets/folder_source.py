@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections import defaultdict
@@ -78,6 +79,11 @@ def read_folder_rows(root: Path, *, test_fraction: float, seed: int) -> tuple[li
     if not rows:
         raise DatasetError(f"{root}: no images in class folders; expected {root.name}/CLASS/IMAGE")
     _tell_of_strays(root, [root], notes)
+    if not any(row.path.exists() for row in rows):  # which images are the same decides how they are split
+        raise DatasetAbsentError(
+            f"{root}: none of the {len(rows)} images is there, they are links that lead nowhere: fetch what they "
+            "point to"
+        )
     return seeded_split(rows, test_fraction, seed, notes), notes
 
 
@@ -183,7 +189,8 @@ def _identity(rows: list[Row]) -> list[str]:
     """Hash the files that share their size with another one; a size of its own makes a file unique."""
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
-        by_size[row.path.stat().st_size].append(i)
+        with contextlib.suppress(OSError):  # what is not there is told with all the other mistakes
+            by_size[row.path.stat().st_size].append(i)
     identity = [""] * len(rows)
     for members in by_size.values():
         if len(members) > 1:

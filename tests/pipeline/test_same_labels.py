@@ -192,3 +192,36 @@ def test_the_size_that_a_study_says_counts_for_features_without_a_network(
     assert planned.state == "waiting"
     with pytest.raises(AmbiguousEntriesError):
         plan(workshop.load({"dataset": data, "backbone": [{"name": NET, "weights": "cached"}]}))
+
+
+def to_links(folder: Path) -> None:
+    """Turn images into links that lead nowhere, as tools that keep large files elsewhere leave them."""
+    for image in sorted(folder.rglob("*.ppm")):
+        image.unlink()
+        image.symlink_to("/nonexistent/annex/object")
+
+
+def test_split_folders_of_links_say_the_labels_too(workshop, monkeypatch) -> None:
+    monkeypatch.chdir(workshop.folder)
+    for split, count in (("train", 4), ("test", 3)):
+        workshop.class_folders(f"bees/{split}", count=count)
+    for image in sorted(Path("bees/test").rglob("*.ppm")):
+        image.write_bytes(image.read_bytes()[:-1] + b"\x01")
+    study = workshop.load({"dataset": [{"name": "bees", "source": "folder:bees"}]})
+    workshop.publish(study)
+    to_links(Path("bees"))
+    (planned,) = plan(study, stages=("probe",)).of("probe")
+    assert set(planned.job.entries) == {"train", "test"}
+    Path("bees/test/red").rename("bees/test/crimson")
+    Path("bees/train/red").rename("bees/train/crimson")
+    (train, _) = plan(study, stages=("probe",)).conflicts
+    assert (
+        "row 1 is 'train/crimson/0.ppm' in folder:bees, 'train/green/0.ppm' in the cached features" in train
+    )
+
+
+def test_class_folders_of_links_are_absent(workshop) -> None:
+    to_links(workshop.class_folders("bees"))
+    study = workshop.load({"dataset": [{"name": "bees", "source": "folder:bees"}]})
+    (note,) = plan(study, stages=("probe",)).absent
+    assert "none of the 10 images is there, they are links that lead nowhere" in note
