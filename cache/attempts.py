@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -81,7 +82,10 @@ def failure(doing: str, error: BaseException) -> str:
 
 def shown(url: str) -> str:
     """Return a URL without the password that it may carry."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that enclose no address
+        return re.sub("//[^/]*@", "//***@", url)
     if parts.password is None:
         return url
     user = f"{parts.username}:***@" if parts.username else ""

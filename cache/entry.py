@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cache.errors import InvalidInputError
 from cache.hashing import BytesDone, digest_of_range, read_at
 from cache.index import ArraySpec, Index
-from cache.keys import CacheKey
+from cache.keys import CacheKey, canonical_json
 from cache.layout import DefectError, UserBlock, unpack
 from cache.parse import parse_index
 from cache.rows import check_finite, check_ids, check_labels
@@ -210,10 +210,11 @@ def _nonsense(entry: Entry) -> str:
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """Return what the small file beside an entry tells; empty where there is none that can be read."""
+    """Return what the small file beside an entry tells; empty where there is none that could be passed on."""
     try:
         with open(path.with_suffix(".json"), "rb", opener=_open_regular) as file:
             plain = json.loads(file.read(_PROVENANCE_BYTES))
+            canonical_json(plain)  # NaN and lone surrogates end here, not in the midst of an export or a push
     except (OSError, ValueError, RecursionError, DefectError):
         return {}
     return plain if isinstance(plain, dict) else {}

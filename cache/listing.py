@@ -20,6 +20,7 @@ from typing import Any
 
 from cache.errors import AmbiguousKeyError, InvalidInputError, KeyMissingError, RemoteError
 from cache.keys import canonical_json, sha256_of
+from cache.layout import memory_bound
 from cache.listed import Listed
 from cache.manifest import Manifest, from_bytes, from_plain, to_plain
 from cache.remote import Remote
@@ -27,7 +28,10 @@ from cache.remote import Remote
 UNLISTED = 64
 """So many manifests beyond the newest listing make a pusher write another."""
 _THREADS = 16
-_LARGEST = 1 << 28
+_BYTES_EACH = 1 << 16
+"""Of a manifest in a listing, on the average; a listing that is larger is passed over."""
+_MEMORY_FACTOR = 16
+_LARGEST_MEMORY = 1 << 30
 _NAME = re.compile(r"([0-9]{1,9})-[0-9a-f]{64}\.json\Z")
 
 
@@ -42,7 +46,7 @@ def list_remote(remote: Remote) -> list[Manifest]:
     return sorted(found, key=lambda m: (sorted((n, str(v)) for n, v in m.coordinates.items()), m.key))
 
 
-def find_remote(remote: Remote, **coordinates: str | float) -> list[Manifest]:
+def find_remote(remote: Remote, /, **coordinates: str | float) -> list[Manifest]:
     """Return the manifests that have all these coordinates."""
     return [
         manifest
@@ -51,7 +55,7 @@ def find_remote(remote: Remote, **coordinates: str | float) -> list[Manifest]:
     ]
 
 
-def find_one_remote(remote: Remote, **coordinates: str | float) -> Manifest:
+def find_one_remote(remote: Remote, /, **coordinates: str | float) -> Manifest:
     """Return the only manifest with these coordinates.
 
     Raises
@@ -115,7 +119,7 @@ def write_listing(remote: Remote) -> bool:
 def _read_all(remote: Remote, files: Iterable[Listed]) -> Iterator[tuple[Listed, Manifest | str]]:
     """Yield each manifest, or the reason why it is none; from the newest listing where that is the same."""
     files = list(files)
-    listed = _newest(remote) if len(files) >= UNLISTED else {}
+    listed = _newest(remote, len(files)) if len(files) >= UNLISTED else {}
 
     def read(file: Listed) -> Manifest | str:
         key = file.name.removesuffix(".json")
@@ -143,12 +147,19 @@ def _listings(remote: Remote) -> dict[str, int]:
     return {name: int(match[1]) for name, match in names.items() if match}
 
 
-def _newest(remote: Remote) -> dict[str, tuple[str, Any]]:
-    """Return stamp and manifest by key of the largest listing; nothing where none can be read."""
+def _newest(remote: Remote, count: int) -> dict[str, tuple[str, Any]]:
+    """Return stamp and manifest by key of the largest listing; nothing where none can be read.
+
+    So many manifests say how large it may be, and what memory it may take: anybody may have written it.
+    """
+    most = (count + UNLISTED) * _BYTES_EACH
     with contextlib.suppress(KeyMissingError, ValueError, TypeError, AttributeError, RecursionError):
         names = _listings(remote)
         if names:
             name = max(names, key=lambda name: (names[name], name))
-            plain = json.loads(remote.read_small(f"listings/{name}", most=_LARGEST))
+            raw = remote.read_small(f"listings/{name}", most=most)
+            if memory_bound(raw) > min(_MEMORY_FACTOR * most, _LARGEST_MEMORY):
+                return {}
+            plain = json.loads(raw)
             return {key: (str(stamp), manifest) for key, (stamp, manifest) in plain.items()}
     return {}

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +17,11 @@ from cache.atomic import make_file, make_folder, write_errors, write_file
 from cache.errors import CacheWriteError, LockTimeoutError
 from cache.keys import canonical_json
 from cache.lease import LEASE_SECONDS, RENEW_SECONDS, Lease
-from cache.system import host_name, user_name
+from cache.system import READ_FLAGS, host_name, user_name
 
 POLL_SECONDS = 0.25
 TELL_SECONDS = 30.0
+_LARGEST_NOTE = 4096
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 _told: set[Path] = set()
@@ -31,6 +33,17 @@ Notify = Callable[[str], None]
 
 def silent(_line: str) -> None:
     """Tell nobody."""
+
+
+def _small_file(path: Path) -> bytes:
+    """Read the beginning of a regular file; a FIFO or a link to a device would not end."""
+    descriptor = os.open(path, READ_FLAGS)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+        return os.read(descriptor, _LARGEST_NOTE)
+    finally:
+        os.close(descriptor)
 
 
 class KeyLock:
@@ -105,12 +118,12 @@ class KeyLock:
     def holder(self) -> str:
         """Describe the holder in a few words, as its note has it."""
         try:
-            note = json.loads(self._note.read_bytes())
+            note = json.loads(_small_file(self._note))
             return (
                 f"process {note['pid']} of {note['user']} on {note['host']} "
                 f"since {note['since']} ({note['progress']})"
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return "a process that left no note"
 
     def _acquire(self, notify: Notify, timeout: float | None) -> None:

@@ -24,6 +24,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cache.atomic import write_all, write_errors
 from cache.attempts import Attempts, failure, shown
@@ -64,6 +65,8 @@ class Remote:
         self.notify = notify
         self._attempts = Attempts(self.url, notify)
         try:
+            if "://" in url:
+                urlsplit(url)  # some libraries notice only when they connect
             self._place = FileSystem(url, options or {})
         except (ValueError, ImportError) as error:
             raise InvalidInputError(

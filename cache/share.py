@@ -21,7 +21,7 @@ from cache.keys import CacheKey, canonical_json, digest_of_key
 from cache.listing import find_one_remote, find_remote, list_remote, read_manifest, write_listing
 from cache.locks import KeyLock
 from cache.manifest import Manifest, contradicting, contradiction, describe, to_plain
-from cache.remote import Remote
+from cache.remote import SMALL_BYTES, Remote
 from cache.store import Store
 
 __all__ = [
@@ -136,6 +136,12 @@ def _push_one(
     """Send one entry: its bytes, then its manifest."""
     entry = store.read(key)
     mine = describe(entry)
+    text = canonical_json(to_plain(mine))
+    if len(text) > SMALL_BYTES:
+        raise InvalidInputError(
+            f"{entry.path.with_suffix('.json')}: with it the manifest has {len(text)} bytes, and nobody reads "
+            f"one of more than {SMALL_BYTES}: shorten it, then push again"
+        )
     there, unsound = _there(remote, key)
     state: State = "absent"
     if there is not None:
@@ -147,12 +153,11 @@ def _push_one(
     if dry_run:
         return Transfer(key, "would mend" if damaged else "would send", mine.nbytes)
     remote.upload(entry.path, mine.data_name, progress, replace=held == "damaged")
-    if there is None or contradicting(there, mine):
-        text = canonical_json(to_plain(mine))
-        if not remote.create(mine.name, text, replace=unsound or there is not None):
-            winner, _ = _there(remote, key)
-            if winner is not None and winner.content_digest != mine.content_digest:
-                return _kept(remote, winner, mine)
+    outdated = there is None or contradicting(there, mine)
+    if outdated and not remote.create(mine.name, text, replace=unsound or there is not None):
+        winner, _ = _there(remote, key)
+        if winner is not None and winner.content_digest != mine.content_digest:
+            return _kept(remote, winner, mine)
     return Transfer(key, "mended" if damaged else "sent", mine.nbytes)
 
 

@@ -159,14 +159,14 @@ class Store:
         status, index = self.index(path, digest_of_key(key))
         return summarise(path, index, status)
 
-    def find(self, **coordinates: str | float) -> list[EntryInfo]:
+    def find(self, /, **coordinates: str | float) -> list[EntryInfo]:
         """Return the entries that have all these coordinates, sorted by all of theirs."""
         wanted = coordinates.items()
         return [
             info for info in self.list() if all(info.coordinates.get(name) == value for name, value in wanted)
         ]
 
-    def find_one(self, **coordinates: str | float) -> EntryInfo:
+    def find_one(self, /, **coordinates: str | float) -> EntryInfo:
         """Return the only entry that has all these coordinates.
 
         Raises

@@ -133,11 +133,17 @@ def limit_this_process(seconds: int, memory_bytes: int, file_bytes: int = 0) -> 
 
 
 def private_folder() -> Path:
-    """Return where this user alone remembers things: XDG's state folder, else the local equivalent."""
+    """Return where this user alone remembers things: XDG's state folder, else the local equivalent.
+
+    A user without a home (a number in a container) remembers nothing: there the path can never be made.
+    """
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or tempfile.gettempdir())
     else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
+        try:
+            base = Path(os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser())
+        except RuntimeError:
+            base = Path(os.devnull)
     return base / "penultimate"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,21 @@ def test_a_listing_that_is_none_is_passed_over(tmp_path: Path, content: Any) -> 
         content = json.dumps({key: [stamp, {"rows": 7}] for key, (stamp, _) in plain.items()}).encode()
     path.write_bytes(content)
     assert {manifest.key for manifest in list_remote(remote)} == {manifest.key for manifest in many}
+
+
+def test_a_listing_that_takes_much_memory_is_not_decoded(tmp_path: Path) -> None:
+    remote, many = Remote(str(tmp_path)), manifests(70)
+    put(remote, many)
+    bomb = tmp_path / "listings" / f"99-{'0' * 64}.json"
+    bomb.parent.mkdir()
+    for content in (b'{"a":[' + b"{}," * 1_000_000 + b"1]}", b" " * 30_000_000):
+        bomb.write_bytes(content)
+        tracemalloc.start()
+        try:
+            assert len(list_remote(remote)) == 70
+            assert tracemalloc.get_traced_memory()[1] < 25 << 20
+        finally:
+            tracemalloc.stop()
 
 
 def test_pushing_many_writes_a_listing_now_and_then(

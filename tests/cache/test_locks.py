@@ -23,7 +23,7 @@ import pytest
 from cache import CacheKey, CacheWriteError, LockTimeoutError
 from cache.lease import Lease
 from cache.locks import KeyLock
-from cache.system import machine, process_is_alive
+from cache.system import machine, private_folder, process_is_alive
 from tests.cache.user_program import key_of
 
 PROGRAM = Path(__file__).with_name("user_program.py")
@@ -403,3 +403,25 @@ def test_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
     ):
         entered.set()
     assert not entered.is_set()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "long", "deep"])
+def test_a_note_that_is_none_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    lock = KeyLock(tmp_path, "ab" * 32)
+    note = tmp_path / f"{'ab' * 32}.holder"
+    if kind == "fifo":
+        os.mkfifo(note)
+    elif kind == "device":
+        note.symlink_to("/dev/zero")
+    else:
+        note.write_bytes(b" " * 100_000 if kind == "long" else b"[" * 4000)
+    assert lock.holder() == "a process that left no note"
+
+
+def test_a_user_without_a_home_remembers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where the user is a mere number
+    folder = private_folder()
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+        folder.mkdir(parents=True)

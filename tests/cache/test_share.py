@@ -22,6 +22,7 @@ from cache import (
     Store,
 )
 from cache.attempts import shown
+from cache.hand_over import export_entry
 from cache.remote import Remote
 from cache.share import find_one_remote, find_remote, list_remote, pull, push
 from tests.cache.conftest import Make, batch, metadata
@@ -308,4 +309,39 @@ def test_only_sound_entries_leave(store: Store, make: Make, tmp_path: Path) -> N
     entry.path.write_bytes(entry.path.read_bytes()[:-1])
     with pytest.raises((DamagedEntryError, CacheReadError)):
         push(store, Remote(str(tmp_path / "remote")), [entry.key])
+    assert not (tmp_path / "remote").exists()
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://me:secret@[::1/x"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInputError, match="Invalid IPv6 URL: correct the URL") as caught:
+        Remote(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_coordinates_may_have_any_name(store: Store, make: Make, tmp_path: Path) -> None:
+    entry, remote = make(self="a", remote="b"), Remote(str(tmp_path / "remote"))
+    push(store, remote, [entry.key])
+    asked = {"self": "a", "remote": "b"}
+    assert store.find_one(**asked).key == find_one_remote(remote, **asked).key == entry.key.digest
+
+
+@pytest.mark.parametrize("side", ['{"a":NaN}', '{"a":"\\ud800"}', "[1]", "[" * 100_000])
+def test_provenance_that_cannot_be_passed_on_stands_in_nobodys_way(
+    store: Store, make: Make, tmp_path: Path, side: str
+) -> None:
+    entry = make()
+    entry.path.with_suffix(".json").write_text(side)
+    assert store.read(entry.key).metadata["provenance"] == {}
+    assert push(store, Remote(str(tmp_path / "remote")), [entry.key])[0].status == "sent"
+    assert export_entry(store, entry.key, tmp_path / "out.h5").with_suffix(".json").read_bytes() == b"{}"
+
+
+def test_provenance_that_makes_a_manifest_too_large_is_refused_where_it_is_pushed(
+    store: Store, make: Make, tmp_path: Path
+) -> None:
+    entry, remote = make(), Remote(str(tmp_path / "remote"))
+    entry.path.with_suffix(".json").write_text(json.dumps({"log": "x" * ((1 << 20) - 100)}))
+    with pytest.raises(InvalidInputError, match=r"json: with it the manifest has \d+ bytes.* shorten it"):
+        push(store, remote, [entry.key])
     assert not (tmp_path / "remote").exists()
