@@ -115,7 +115,7 @@ def drop_leftovers(
     entries = store.root / "entries"
     folders = [store.root, entries, *(path for path in _in(entries) if path.is_dir())]
     parts = [path for folder in folders for path in _in(folder) if _TEMPORARY.fullmatch(path.name)]
-    ours = [store.root / name for name in ("incoming", "staging", "trash")]
+    ours = [store.root / name for name in ("incoming", "staging")]
     parts += [path for folder in ours for path in _in(folder) if path.suffix == ".part"]
     old = [path for path in parts if _age(path, now, "st_mtime") > older_than]
     done = _delete(old, store.notify, dry_run)

@@ -20,6 +20,7 @@ from cache.keys import CacheKey, canonical_json
 from cache.locks import KeyLock
 from cache.publish import publish
 from cache.rows import Batch, EntryMetadata, check_batch, refuse_repeated
+from cache.staged import batch_of, header_of, payload_of
 from cache.staging import LOG_NAME, Frame, StagingLog
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Writer:
         if self._opening is None:
             log.append(opening)
             self._opening, self._columns = opening, columns
-        log.append(_header_of(batch, stop), batch.features.tobytes() + batch.labels.tobytes())
+        log.append(header_of(batch, stop), payload_of(batch))
         self._count(batch, stop)
         self._tell()
 
@@ -235,25 +236,13 @@ class Writer:
 
     def _accept_batch(self, frame: Frame) -> None:
         """Take over the rows of a frame, checked as those that are appended."""
-        header, opening = frame.header, self._opening or {}
-        arrays, rows, cut = opening["arrays"], len(header["ids"]), header["features_bytes"]
-        features = np.frombuffer(frame.payload[:cut], arrays["features_dtype"])
-        labels = np.frombuffer(frame.payload[cut:], np.int8 if self.metadata.multi_label else "<i8")
-        batch = check_batch(
-            self.metadata,
-            features.reshape(rows, arrays["dimension"]),
-            labels.reshape(rows, len(self.metadata.class_names)) if self.metadata.multi_label else labels,
-            header["ids"],
-            header["row_metadata"],
-            header["excluded"],
-        )
-        if canonical_json(header) != canonical_json(_header_of(batch, header["stop"])):
-            raise InvalidInputError("another header than such rows have")
+        opening, stop = self._opening or {}, frame.header["stop"]
+        batch = batch_of(frame, self.metadata, opening["arrays"])
         columns = tuple(sorted(batch.row_metadata))
         if self._batches == 0:
             self._columns = columns
-        self._check_step(batch, header["stop"], opening, columns)
-        self._count(batch, header["stop"])
+        self._check_step(batch, stop, opening, columns)
+        self._count(batch, stop)
 
     def _count(self, batch: Batch, stop: int) -> None:
         """Take note of rows that are staged."""
@@ -301,14 +290,3 @@ class Writer:
         if time.monotonic() - self._noted >= NOTE_SECONDS:
             self._noted = time.monotonic()
             self._lock.note(f"{self.next_row} of {self.metadata.expected_rows} rows")
-
-
-def _header_of(batch: Batch, stop: int) -> dict[str, Any]:
-    """Return what is staged of a batch besides its values."""
-    return {
-        "excluded": batch.excluded,
-        "features_bytes": batch.features.nbytes,
-        "ids": batch.ids,
-        "row_metadata": dict(batch.row_metadata),
-        "stop": stop,
-    }

@@ -51,8 +51,7 @@ def test_a_header_that_is_none_is_one_line(store: Store, tmp_path: Path, header:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [">f8", ">f2", "<f8"])
-@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("dtype", "order"), [(">f8", "C"), ("<f8", "F"), (">f2", "F")])
 def test_every_order_of_bytes_and_values(store: Store, tmp_path: Path, dtype: str, order: Any) -> None:
     np.save(tmp_path / "f.npy", np.array(table(), dtype, order=order))
     entry = import_features(store, tmp_path / "f.npy", annotations(6), HERE)
