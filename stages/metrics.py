@@ -166,24 +166,31 @@ def _average_precision(labels: Array, scores: Array) -> float:
     return float(best_from_here[first].sum() / 11)
 
 
-def log_loss(labels: Array, probabilities: Array) -> float:
+def log_loss(labels: Array, logits: Array) -> float:
     """Return the mean cross-entropy in nats; multi-label: the mean over the pairs that are not ignored.
 
-    A true class with probability 0 gives infinity.
+    Of logits, as probabilities near 1 are rounded to it. A true class with the logit -inf gives infinity, and
+    labels that are all ignored give NaN.
+
+    Parameters
+    ----------
+    labels
+        (n,) or (n, K).
+    logits
+        (n, K): softmax over the columns; multi-label: a sigmoid each.
 
     Raises
     ------
     InputError
-        As in `evaluate`, and for numbers outside [0, 1].
+        As in `evaluate`.
     """
-    labels, p = _checked_probabilities(labels, probabilities)
+    labels, z = _checked(labels, logits)
     if labels.ndim == 1:
-        p_true = p[np.arange(len(labels)), labels]
+        losses = np.logaddexp.reduce(z, axis=1) - z[np.arange(len(labels)), labels]
     else:
         kept = labels >= 0
-        p_true = np.where(labels == 1, p, 1 - p)[kept]
-    with np.errstate(divide="ignore"):
-        return float(-np.log(p_true).mean())
+        losses = np.logaddexp(0, np.where(labels == 1, -z, z))[kept]
+    return float(losses.mean()) if losses.size else math.nan
 
 
 def calibration_error(labels: Array, probabilities: Array, bins: int = CALIBRATION_BINS) -> float:
@@ -205,6 +212,8 @@ def calibration_error(labels: Array, probabilities: Array, bins: int = CALIBRATI
         confidence, right = p[kept], labels[kept] == 1
     which = np.minimum((confidence * bins).astype(np.intp), bins - 1)
     gap = np.bincount(which, weights=right - confidence, minlength=bins)
+    if not confidence.size:
+        return math.nan
     return float(np.abs(gap).sum() / len(confidence))
 
 
@@ -248,6 +257,8 @@ def logit_epsilon(metric: Metric, labels: Array) -> float:
 def _checked(labels: Array, scores: Array) -> tuple[Array, Array]:
     """Return both as arrays, or say what does not fit."""
     labels, scores = np.asarray(labels), np.asarray(scores)
+    if scores.dtype.kind in "biu":  # -scores of unsigned or narrow integers would wrap
+        scores = scores.astype(np.float64)
     if scores.ndim != 2 or labels.ndim not in (1, 2) or len(labels) != len(scores) or not len(labels):
         raise InputError(
             f"labels {labels.shape} and scores {scores.shape} do not fit: (n,) or (n, K), (n, K)"

@@ -77,6 +77,10 @@ class Fits:
         if start is not None:
             start = _warmed(start, basis, loss.null()[1])
         ((_, solution),) = walk(solver, [l2_lambda], self.tolerance, start)
+        if start is not None and not solution.converged.all():  # the mean of the folds may lie far out
+            ((_, again),) = walk(solver, [l2_lambda], self.tolerance)
+            if again.objective.sum() < solution.objective.sum():
+                solution = again
         W, b = unfold(basis, targets, solution.point.weights, solution.point.intercepts)
         if self.scaling != "none":
             W = W * scaled(self.table.features, used)[1]

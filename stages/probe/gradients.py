@@ -133,8 +133,12 @@ def energies(system: System, r: Array, share: float) -> Array:
     return total
 
 
-def invert_intercepts(hessian: Array) -> Array:
-    """Return H^-1 of (P, K, K): scaled to a unit diagonal, with the direction of ones made regular."""
+def invert_intercepts(hessian: Array) -> tuple[Array, bool]:
+    """Return H^-1 of (P, K, K): scaled to a unit diagonal, with the direction of ones made regular.
+
+    Where a whole group of classes has no row in doubt between it and the others, there is no curvature that
+    way: the inverse is then a pseudo-inverse, and the flag is true.
+    """
     diagonal = np.einsum("pkk->pk", hessian)
     alive = diagonal > DEAD
     root = np.sqrt(np.where(alive, diagonal, 1))
@@ -147,4 +151,8 @@ def invert_intercepts(hessian: Array) -> Array:
         ones = np.where(alive, root, 0)
         ones /= np.maximum(np.linalg.norm(ones, axis=1, keepdims=True), 1e-300)
         scaled += ones[:, :, None] * ones[:, None, :]
-    return np.asarray(np.linalg.inv(scaled) * (scale[:, :, None] * scale[:, None, :]))
+    try:
+        inverse, singular = np.linalg.inv(scaled), False
+    except np.linalg.LinAlgError:
+        inverse, singular = np.linalg.pinv(scaled, hermitian=True), True
+    return np.asarray(inverse * (scale[:, :, None] * scale[:, None, :])), singular

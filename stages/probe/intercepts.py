@@ -27,6 +27,8 @@ CONTRACTION = 0.25
 """What a near step leaves of the excess at most; where more is left, the rest is rounding."""
 LOST_SLOPE = 1e-10
 """Rows that pull at an intercept without curvature: it lies where no step finds back."""
+LOST_SHARE = 1e-6
+"""Of the slope, where the Hessian has no inverse: what is left of it after a step is not rounding."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,15 @@ def settle(loss: Loss, point: Point, residuals: Array, enough: Callable[[Array],
         value, slope = loss.residuals(point.logits, point.intercepts, residuals)
         if far.any():
             hessian = loss.intercept_hessian(residuals)
-            inverse = invert_intercepts(hessian)
+            inverse, singular = invert_intercepts(hessian)
         move = (inverse @ slope[..., None])[..., 0]
         excess = np.maximum(0.5 * (move * slope).sum(axis=1), 0)
         lost = (np.einsum("pkk->pk", hessian) <= DEAD) & (np.abs(slope) > LOST_SLOPE)
+        if singular:
+            left = slope - (hessian @ move[..., None])[..., 0]
+            lost |= np.abs(left) > np.maximum(
+                LOST_SHARE * np.abs(slope).max(axis=1, keepdims=True), LOST_SLOPE
+            )
         excess[lost.any(axis=1)] = np.inf
         open_ = excess > enough(value)
         stalled = ~far & (excess > CONTRACTION * before)

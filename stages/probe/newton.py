@@ -36,6 +36,8 @@ REDUCTION = 1e-4
 AIM = 0.35
 """Share of the goal that a step aims for, so that its nonlinear part fits in too."""
 STALLED = 0.5
+FALLING = 1e-3
+"""Relative gain of J that is worth another step though the bound says nothing yet, as it does far out."""
 INTERCEPT_SHARE = 1e-4
 """Of the tolerance: what J(W, b) - J(W, b*) may add to the bound, by way of the gradient as well."""
 ROUNDING = 4 * np.finfo(np.float64).eps
@@ -85,19 +87,25 @@ class Solver:
             if not len(active) or passes > patience:
                 break
             step, products = solver.newton_step(now, l2_lambda, dtype)
+            if not all(np.isfinite(part_of).all() for part_of in step):
+                if dtype is np.float64:
+                    break
+                dtype, passes = np.float64, passes + products
+                continue
             after, halved = solver._advance(part, now, step, l2_lambda, tolerance)
             after = solver._sharpened(part, after, l2_lambda, tolerance)
             passes += products + 1
-            stuck = after.bound > STALLED * now.bound
-            if stuck.any() and dtype is np.float32:
-                dtype = np.float64
-            elif (stuck & ~after.converged).all() and halved:
-                break
             if part is point:
                 whole = after
             else:
                 point.put(active, part)
                 whole.put(active, after)
+            stuck = (after.bound > STALLED * now.bound) & ~after.converged
+            falling = after.objective < (1 - FALLING) * now.objective
+            if stuck.any() and dtype is np.float32:
+                dtype = np.float64
+            elif (stuck & ~falling).all() and halved:
+                break
             left = np.flatnonzero(~after.converged)
             if len(left) < len(active):
                 active = active[left]

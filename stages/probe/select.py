@@ -21,7 +21,7 @@ from stages.probe.predict import logits_of, probabilities_of
 from stages.probe.scaling import SCALINGS, Scaling
 from stages.probe.scan import Scan
 from stages.probe.tables import check_tables, stack_tables
-from stages.probe.targets import check_lambdas, check_tolerance
+from stages.probe.targets import SAME_LAMBDA, check_lambdas, check_tolerance
 from stages.probe.threads import limited_threads
 from stages.records import FeatureTable, Metric, ProbeResult, Progress, SelectionRow
 
@@ -30,8 +30,6 @@ Selection = Literal["cross_validation", "validation"]
 Refit = Literal["train_and_validation", "train"]
 
 TIE = 1e-12
-SAME_LAMBDA = 1e-9
-"""Relative difference up to which two lambdas are one."""
 log = logging.getLogger(__name__)
 
 
@@ -143,7 +141,7 @@ def fit_probe(
         seconds=time.perf_counter() - start,
         warnings=plan.notes + _missed(rows, tolerance) + _edge(best, grid, rows) + fitted.events,
         extras={
-            "log_loss": log_loss(test.labels, p),
+            "log_loss": log_loss(test.labels, z),
             "calibration_error": calibration_error(test.labels, p),
             **fitted.figures,
         },

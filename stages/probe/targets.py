@@ -14,6 +14,8 @@ from stages.errors import ProbeError
 Array = NDArray[Any]
 
 CHECK_ROWS = 4096
+SAME_LAMBDA = 1e-9
+"""Relative difference up to which two lambdas are one."""
 LEAST_LAMBDA = 1e-20
 LARGEST_FEATURE = 1e15
 """Squares of larger ones, summed over rows and columns, leave no digits for anything else."""
@@ -125,7 +127,8 @@ def check_lambdas(lambdas: ArrayLike | Sequence[float]) -> NDArray[np.float64]:
             f"lambdas: {extreme:g} lies outside [{LEAST_LAMBDA:g}, {1 / LEAST_LAMBDA:g}], beyond which float64 "
             "cannot tell solutions apart"
         )
-    if len(np.unique(grid)) != len(grid):
+    ordered = np.sort(grid)
+    if (np.diff(ordered) <= SAME_LAMBDA * ordered[1:]).any():
         raise ProbeError("lambdas: a strength is given twice, name each once")
     return grid
 

@@ -130,10 +130,30 @@ def test_log_loss_agrees_with_scikit_learn_and_is_infinite_at_zero():
     rng = np.random.default_rng(1)
     p = rng.dirichlet(np.ones(3), size=12)
     labels = np.arange(12) % 3
-    assert log_loss(labels, p) == pytest.approx(sklearn_log_loss(labels, p))
-    assert log_loss(np.array([0]), np.array([[0.0, 1.0]])) == math.inf
+    assert log_loss(labels, np.log(p) + 3) == pytest.approx(sklearn_log_loss(labels, p))
+    assert log_loss(np.array([0]), np.array([[-math.inf, 1.0]])) == math.inf
     multi = np.array([[1, 0, -1]], dtype=np.int8)
-    assert log_loss(multi, np.array([[0.5, 0.5, 0.0]])) == pytest.approx(math.log(2))
+    assert log_loss(multi, np.array([[0.0, 0.0, -800.0]])) == pytest.approx(math.log(2))
+
+
+def test_log_loss_of_logits_whose_probabilities_are_rounded():
+    assert log_loss(np.array([1]), np.array([[800.0, 0.0, 0.0]])) == pytest.approx(800)
+    multi = np.array([[0, 1], [0, 1]], dtype=np.int8)
+    assert log_loss(multi, np.array([[40.0, -1.0], [-1.0, 2.0]])) == pytest.approx(10.4384, rel=1e-5)
+
+
+def test_labels_that_are_all_ignored_have_no_figures():
+    nobody = np.full((2, 3), -1, dtype=np.int8)
+    assert math.isnan(log_loss(nobody, np.zeros((2, 3))))
+    assert math.isnan(calibration_error(nobody, np.full((2, 3), 0.5)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.bool_, np.float16])
+def test_scores_of_any_kind_are_ranked_alike(dtype):
+    scores = np.array([[1], [0], [1]]).astype(dtype)
+    assert evaluate("map_11_point", np.array([[1], [0], [1]], np.int8), scores) == 1
+    if dtype is np.uint8:
+        assert evaluate("map_11_point", np.array([[1], [0], [1]], np.int8), scores * dtype(255)) == 1
 
 
 def test_calibration_error_by_hand():
@@ -177,4 +197,4 @@ def test_bad_input_is_refused(metric, labels, scores, message):
 
 def test_logits_are_no_probabilities():
     with pytest.raises(InputError, match="logits"):
-        log_loss(np.array([0]), np.array([[3.0, -1.0]]))
+        calibration_error(np.array([0]), np.array([[3.0, -1.0]]))

@@ -391,3 +391,30 @@ def test_wrong_figures_for_a_certificate_are_refused():
             certify(features, labels, W, bias, l2_lambda, tolerance=tolerance)
     with pytest.raises(ProbeError, match="scale them down"):
         fit_path(features * np.float32(1e30), labels, [1.0])
+
+
+@pytest.mark.parametrize("l2_lambda", [1e-6, 4.66e-6, 1e-4])
+@pytest.mark.parametrize("seed", [0, 8])
+def test_figures_belong_to_the_solution_that_is_returned(seed, l2_lambda):
+    """Few rows in several classes at a weak lambda: the way is long, and may end early."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(20) % 6
+    X = rng.integers(-3, 4, size=(20, 6)).astype(np.float32)
+    path = fit_path(X, y, [l2_lambda])
+    seen = certify(X, y, path.coefficients[0], path.intercepts[0], l2_lambda)
+    assert path.objective[0] == pytest.approx(seen.objective, rel=1e-9)
+    assert path.bound[0] >= seen.bound * (1 - 1e-6) or path.converged[0]
+
+
+def test_lambdas_that_are_the_same_but_for_rounding_are_one(blobs):
+    X, y = blobs(30, 4, 3)
+    with pytest.raises(ProbeError, match="given twice"):
+        fit_path(X, y, [100.0, np.nextafter(100.0, 200.0), 1.0])
+
+
+def test_features_of_a_large_scale_at_a_weak_lambda_alone():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = (1e6 * (rng.normal(size=(60, 5)) + y[:, None])).astype(np.float32)
+    path = fit_path(X, y, [1e-6])
+    assert np.isfinite(path.objective[0])

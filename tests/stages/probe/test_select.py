@@ -296,3 +296,16 @@ def test_lambdas_that_missed_are_fitted_again(blobs, table):
     ]
     found = fit_probe(table(X, y), None, table(X, y), metric="top_1", lambdas=GRID, known=known)
     assert [row.reused for row in found.selection] == [False, False, False]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 5, 6, 8])
+def test_the_refit_reaches_the_optimum_from_wherever_the_folds_ended(table, seed):
+    """At a weak lambda the mean of the folds' solutions may lie far from any optimum."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(40) % 6
+    X = (rng.normal(size=(40, 4)) + rng.normal(size=(6, 4))[y]).astype(np.float32)
+    result = fit_probe(table(X, y), None, table(X, y), metric="top_1", lambdas=[1e-5])
+    assert not [line for line in result.warnings if line.startswith("refit")]
+    seen = certify(X, y, result.coefficients, result.intercepts, 1e-5)
+    assert seen.converged
+    assert result.extras["objective"] == pytest.approx(seen.objective, rel=1e-9)
