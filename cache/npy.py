@@ -138,6 +138,8 @@ def _header(file: IO[bytes], named: Path) -> tuple[tuple[int, ...], bool, np.dty
             raise ValueError(f"version {version}")
         readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
         shape, by_column, dtype = readers[version[0]](file)
+        if dtype.hasobject:
+            raise ValueError("it holds pickled objects")
         if any(type(size) is not int for size in shape):
             raise ValueError(f"shape {shape}")
     except Exception as error:  # tokenizer, parser and dtype fail in many ways on what anybody wrote there
