@@ -29,8 +29,6 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAD = struct.Struct("<16sIIQQ")
 HEADER_BYTES = _HEAD.size + 32
 
-MEMORY_FACTOR = 4
-"""Reading an index takes at most so many times the bytes of its file; honest ones take six times their own."""
 _PIECE_BYTES = 1 << 22
 
 ReadAt = Callable[[int, int], bytes]
@@ -58,8 +56,7 @@ def memory_bound(index: bytes) -> int:
     """Return more bytes than decoding an index and checking its spelling takes, without decoding it.
 
     ``[[],[],[], ...`` becomes forty times its size in Python objects. An entry is refused where this
-    bound is beyond `MEMORY_FACTOR` times its file's size, and the writer makes the user block large enough
-    that it is not. The coefficients are measured with CPython 3.11 and rounded up; a test holds them.
+    bound is beyond its file's size, and the writer makes the user block large enough that it is not. The coefficients are measured with CPython 3.11 and rounded up; a test holds them.
     """
     widest_text = 4 if index.isascii() else 16
     containers = index.count(b"[") + 2 * index.count(b"{")
@@ -86,7 +83,7 @@ def block_bytes_for(index: bytes, data_bytes: int) -> int:
 
 def is_bloated(bound: int, file_bytes: int) -> bool:
     """Whether an index may take more memory than its file's size allows."""
-    return bound > MEMORY_FACTOR * file_bytes
+    return bound > file_bytes
 
 
 def pack(index: bytes, block_bytes: int) -> bytes:
