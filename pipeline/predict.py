@@ -98,6 +98,11 @@ def _paths(images: Iterable[Path]) -> tuple[Path, ...]:
 
 def _backbone(saved: SavedProbe, weights: str | None) -> Backbone:
     """Resolve the backbone that the probe was fitted on; its weights must have the same content."""
+    if lacking := {"ingredients", "coordinates", "backbone"} - set(saved.metadata):
+        raise StudyError(
+            f"the probe does not say which network it was fitted on (no {', '.join(sorted(lacking))}): use one "
+            "that `penultimate probe` wrote"
+        )
     recipe = json.loads(saved.metadata["ingredients"])
     if "weights_sha256" not in recipe:
         raise StudyError(

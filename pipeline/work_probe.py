@@ -98,11 +98,6 @@ def probe(job: ProbeJob, place: Place, progress: Progress | None) -> Done:
     return Done(line, warnings)
 
 
-def _row_counts(rows: ProbeRows | None) -> dict[str, Any]:
-    """Return how many rows a probe of few examples was fitted to and chosen on, for the record."""
-    return {} if rows is None else {"rows": {"train": len(rows.train), "validation": len(rows.validation)}}
-
-
 def chosen_rows(tables: Mapping[SplitName, FeatureTable], rows: ProbeRows) -> dict[SplitName, FeatureTable]:
     """Return the rows of train and validation that a probe of few examples uses, and test as it is."""
     places: dict[str, tuple[SplitName, int]] = {}

@@ -8,9 +8,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.run import run
+from stages.probe import fit_probe
+from stages.probe.saved import probe_bytes
+from stages.records import FeatureTable
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +98,14 @@ def test_a_file_that_is_not_there_is_still_bad_input(fitted: Path, images: Path,
     result = penultimate("predict", fitted / "probe.safetensors", images / "a.ppm", "nowhere.png")
     assert (result.status, result.out) == (2, "")
     assert result.errors == ["nowhere.png: no such image or folder"]
+
+
+def test_a_probe_of_no_network_is_refused_in_one_line(tmp_path: Path, images: Path, penultimate) -> None:
+    table = FeatureTable(
+        np.eye(4, 3, dtype=np.float32), np.array([0, 1, 0, 1]), ("a", "b", "c", "d"), ("cat", "dog")
+    )
+    result = fit_probe(table, None, table, metric="top_1", lambdas=[1.0], folds=2)
+    (tmp_path / "bare.safetensors").write_bytes(probe_bytes(result, {}))
+    done = penultimate("predict", tmp_path / "bare.safetensors", images)
+    assert done.status == 2
+    assert done.errors[-1].startswith("the probe does not say which network it was fitted on")
