@@ -56,7 +56,8 @@ def memory_bound(index: bytes) -> int:
     """Return more bytes than decoding an index and checking its spelling takes, without decoding it.
 
     ``[[],[],[], ...`` becomes forty times its size in Python objects. An entry is refused where this
-    bound is beyond its file's size, and the writer makes the user block large enough that it is not. The coefficients are measured with CPython 3.11 and rounded up; a test holds them.
+    bound is beyond its file's size, and the writer makes the user block large enough that it is not.
+    The coefficients are measured with CPython 3.11 and rounded up; a test holds them.
     """
     widest_text = 4 if index.isascii() else 16
     containers = index.count(b"[") + 2 * index.count(b"{")
