@@ -217,7 +217,7 @@ TABLES: dict[str, tuple[Callable[[], object], str]] = {
     "nan": (lambda: np.array([[1, 2], [np.nan, 1], [1, 1], [0, 0]], np.float32), "row 1 ('b') are not finite"),
     "integers": (lambda: np.ones((4, 3), np.int64), "holds int64 (4, 3): expected floats (n, d), as astype"),
     "flat": (lambda: np.ones(4, np.float32), "holds float32 (4,): expected floats (n, d)"),
-    "objects": (lambda: np.array([[1, "a"]] * 4, dtype=object), "holds object (4, 2): expected floats (n, d)"),
+    "objects": (lambda: np.array([[1, "a"]] * 4, dtype=object), "save the features with numpy.save"),
     "rows": (lambda: np.ones((5, 3), np.float32), "5 rows of features, 4 rows of labels: give one label"),
 }  # fmt: skip
 
