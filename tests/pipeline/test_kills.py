@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,8 @@ num_workers = 1
 """
 ENTRIES = 4
 PATIENCE_SECONDS = 120.0
+MACHINES_A_KILL = 3
+"""At most: a phase of milliseconds may be over before it is seen."""
 KILLS_A_MACHINE = 8
 """After so many it is allowed to finish, and looked at."""
 FRESH_SECONDS = 9.0
@@ -278,9 +280,10 @@ def test_kills_cost_nothing_but_time(
     machine = campaign.machine()
     for number, aim in enumerate(draw_all(kills, wanted, fresh_share), start=1):
         while not campaign.strike(machine, aim):
-            assert campaign.machines < kills, f"never ended by {aim}: {campaign.phases}"
+            assert campaign.machines < MACHINES_A_KILL * kills, f"never ended by {aim}: {campaign.phases}"
             campaign.finish(machine)
             machine = campaign.machine()
+            aim = replace(aim, delay=aim.delay / 4)  # the phase is shorter here than was thought
         if number % KILLS_A_MACHINE == 0:
             campaign.finish(machine)
             machine = campaign.machine()
