@@ -7,20 +7,18 @@ rows of its data set.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import importlib.util
 import queue
-import threading
 import time
 import uuid
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.dask_client import connected
 from pipeline.dask_worker import Assignment, lacking_on_worker, on_worker
 from pipeline.errors import SurroundingsError
 from pipeline.executors import DIED, PATIENCE_SECONDS, Outcome
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 30.0
 ALONE_SECONDS = 120.0
 """How long a run waits for a first worker, or for another one where all are gone."""
 _LOOK_SECONDS = 1.0
@@ -64,7 +61,7 @@ def dask(address: str, *, retries: int) -> Iterator[Dask]:
         raise SurroundingsError(
             '--executor dask needs the package distributed: pip install "penultimate[dask]"'
         )
-    with _loop() as loop, _client(address, loop) as client:
+    with connected(address) as client:
         try:
             client.wait_for_workers(1, timeout=ALONE_SECONDS)
         except TimeoutError as error:
@@ -257,60 +254,3 @@ class _Stage:
         return SurroundingsError(
             f"{self._cluster.address}: the dask scheduler is gone: start it, then run again to go on"
         )
-
-
-@contextlib.contextmanager
-def _loop() -> Iterator[Any]:
-    """Run an event loop in a thread of our own: distributed gives one 10 s to start and then asserts that it has."""
-    from tornado.ioloop import IOLoop
-
-    ready = threading.Event()
-    found: list[Any] = []
-
-    async def live() -> None:
-        stop = asyncio.Event()
-        found.extend((IOLoop.current(), stop))
-        ready.set()
-        await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()), name="dask loop", daemon=True)
-    thread.start()
-    while not ready.wait(_LOOK_SECONDS):
-        if not thread.is_alive():
-            raise SurroundingsError("the thread that talks to the dask scheduler did not start: run again")
-    loop, stop = found
-    try:
-        yield loop
-    finally:
-        loop.add_callback(stop.set)
-        thread.join(timeout=CONNECT_SECONDS)
-
-
-@contextlib.contextmanager
-def _client(address: str, loop: Any) -> Iterator[Client]:
-    """Connect, or say in one line why not."""
-    from distributed import Client
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # versions that differ are told by `Dask.check`
-        try:
-            asyncio.run_coroutine_threadsafe(_reach(address), loop.asyncio_loop).result()
-            client = Client(address, loop=loop, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise SurroundingsError(
-                f"{address}: no dask scheduler answers ({type(error).__name__}): start one with `dask scheduler`, "
-                "or correct the address (tcp://host:8786)"
-            ) from error
-    with client:
-        yield client
-
-
-async def _reach(address: str) -> None:
-    """Connect and let go again: a client that fails in its constructor cannot be closed and complains later."""
-    from distributed import Client
-
-    client = Client(address, asynchronous=True, timeout=CONNECT_SECONDS, set_as_default=False)
-    try:
-        await client
-    finally:
-        await client.close()

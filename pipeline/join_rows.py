@@ -15,7 +15,7 @@ from pipeline.foreign import foreign_rows
 from pipeline.jobs import Planned
 from pipeline.ledger import History, Ledger, Record
 from pipeline.plan import Plan
-from pipeline.plan_training import EVERY_POINT_DIVERGED
+from pipeline.training_search import EVERY_POINT_DIVERGED
 from stages.records import Metric, Score
 
 if TYPE_CHECKING:

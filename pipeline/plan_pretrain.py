@@ -9,10 +9,10 @@ from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.jobs import Part, Planned, TrainJob
 from pipeline.ledger import History
-from pipeline.plan_training import TRAIN_RECIPE
 from pipeline.resolve import Images, Resolved, images_digest, with_network
 from pipeline.states import score_columns, state_of
 from pipeline.tables_experiments import PretrainTable, SettingTable
+from pipeline.training_cell import TRAIN_RECIPE
 from stages.backbones import lookup
 from stages.paper_backbones import built_name
 from stages.records import WITHOUT_EFFECT, Backbone, SourceSwitches, SplitName, TrainRecipe

@@ -23,10 +23,10 @@ from pipeline.join import JoinOutcome, join
 from pipeline.join_stamp import join_state
 from pipeline.place import Place
 from pipeline.plan import Plan, plan
-from pipeline.plan_training import EVERY_POINT_DIVERGED
 from pipeline.progress import SILENT, Reporter
 from pipeline.resolve import cache_root, open_store
 from pipeline.stage_run import Books, Failure, loss, run_stage
+from pipeline.training_search import EVERY_POINT_DIVERGED
 from pipeline.weights import prepare_weights
 
 

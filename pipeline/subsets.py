@@ -10,9 +10,9 @@ import numpy as np
 
 from cache import Entry
 from pipeline.errors import StudyError
-from pipeline.plan_training import with_validation
 from pipeline.resolve import Images
 from pipeline.tables_experiments import FewExamplesTable
+from pipeline.training_cell import with_validation
 from stages.analysis.few_examples import Subset, doublings, draw_subsets
 from stages.errors import InputError
 from stages.records import Dataset, Metric, Split, SplitName

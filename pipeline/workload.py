@@ -13,10 +13,10 @@ from cache import Store
 from pipeline.extraction_groups import ExtractionGroup, plan_units
 from pipeline.jobs import STAGE_OF_REGIME, ExtractJob, Planned, ProbeJob, Stage
 from pipeline.plan import Plan
-from pipeline.plan_training import EVERY_POINT_DIVERGED
 from pipeline.rates import JOIN, JOIN_CELL, PROBE_BESIDE, START_PROBE, START_TORCH
 from pipeline.task_seconds import Clock, cached_shape, probe_job_seconds
 from pipeline.tasks import Phase, Task, Work
+from pipeline.training_search import EVERY_POINT_DIVERGED
 from pipeline.workload_training import TRAININGS, add_trainings
 from stages.records import Backbone
 

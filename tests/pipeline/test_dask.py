@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_told_before_the_first_job(
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_a_scheduler_that_does_not_answer_is_one_line(tasks, address: str, monkeypatch) -> None:
-    monkeypatch.setattr("pipeline.dask_jobs.CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr("pipeline.dask_client.CONNECT_SECONDS", 2.0)
     with pytest.raises(SurroundingsError, match="no dask scheduler answers") as caught:
         list(run_on_dask(tasks.double, [1], address))
     assert len(str(caught.value).splitlines()) == 1
@@ -203,7 +203,7 @@ def test_a_worker_that_comes_later_is_looked_at_too(tasks, cluster: Cluster, tmp
 def test_jobs_that_want_a_gpu_go_where_one_is_and_a_scheduler_that_goes_ends_the_run(
     tasks, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("pipeline.dask_jobs.CONNECT_SECONDS", 5.0)
+    monkeypatch.setattr("pipeline.dask_client.CONNECT_SECONDS", 5.0)
     with dask_cluster(tmp_path / "gpu", workers=1, options=("--resources", "GPU=1")) as cluster:
         found = dict(run_on_dask(tasks.double, [1, 2], cluster.address, wants_gpu=lambda _: None))
         assert found == {1: 2, 2: 4}

@@ -75,7 +75,7 @@ def test_an_executor_that_cannot_be_reached_is_exit_3_and_leaves_the_study_alone
     workshop, penultimate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed", reason="the package distributed is not installed")
-    monkeypatch.setattr("pipeline.dask_jobs.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.dask_client.CONNECT_SECONDS", 1.0)
     workshop.images()
     result = penultimate("extract", workshop.study(), "--executor", "dask:tcp://127.0.0.1:9")
     assert result.status == 3
