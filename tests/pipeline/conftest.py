@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import CacheKey
+from cache import CacheKey, EntryInfo
 from pipeline.config import Study, load_study
 from pipeline.entry_facts import groups_of
 from pipeline.jobs import ExtractJob
 from pipeline.plan import plan
 from pipeline.resolve import cache_root, open_store
 from stages.extract.recipe import coordinates, ingredients
+from tests.pipeline.wrong_things import entries
 
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 SIDE = 16
@@ -248,3 +249,34 @@ def penultimate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     yield command
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def here(cached: Study, workshop, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study with images and cached features, and the current folder beside it."""
+    monkeypatch.chdir(workshop.folder)
+    return workshop.folder
+
+
+@pytest.fixture
+def doubt(here: Path, cached: Study, workshop) -> tuple[EntryInfo, ...]:
+    """Two entries of test match and the images are gone; the older entry first."""
+    (old,) = open_store().find(split="test")
+    image = here / "colours/test/red/1.ppm"
+    image.write_bytes(image.read_bytes()[:-1] + b"\x00")
+    workshop.publish(cached)
+    shutil.rmtree(here / "colours")
+    new = next(info for info in open_store().find(split="test") if info.key != old.key)
+    return old, new
+
+
+@pytest.fixture
+def shop(cached, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder to work in, with a cache of two entries, an exported one and features of one's own."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    Path("good.h5").write_bytes(entries()[0].read_bytes())
+    Path("l.csv").write_text("id,label\na,x\nb,y\nc,x\nd,y\n")
+    np.save("f.npy", np.ones((4, 3), np.float32))
+    return folder

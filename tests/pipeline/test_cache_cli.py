@@ -5,94 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline.resolve import cache_root, open_store
-
-LOGIN = b"<!DOCTYPE html><html><body>Please log in</body></html>\n"
-WHERE = ("backbone=b", "dataset=d", "split=train")
-
-
-def entries() -> list[Path]:
-    return sorted((cache_root() / "features" / "entries").glob("??/*.h5"))
-
-
-def key() -> str:
-    return entries()[0].stem
-
-
-def put(path: Path, kind: str, good: bytes) -> None:
-    """Put a wrong thing of some kind where a file belongs."""
-    contents = {
-        "empty": b"",
-        "truncated": good[: len(good) // 2],
-        "flipped": good[:-5] + bytes([good[-5] ^ 1]) + good[-4:] if good else b"",
-        "login page": LOGIN,
-        "lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-        "plain hdf5": b"\x89HDF\r\n\x1a\n" + bytes(4096),
-    }
-    if path.exists():
-        path.chmod(0o644)
-    path.unlink(missing_ok=True)
-    if kind in contents:
-        path.write_bytes(contents[kind])
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "dangling":
-        path.symlink_to("/nonexistent/x")
-    elif kind == "loop":
-        path.symlink_to(path.name)
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as listener, inside(path.parent):
-            listener.bind("s")
-            Path("s").rename(path)
-    else:
-        assert kind == "device"
-        try:
-            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
-        except PermissionError:
-            pytest.skip("only root makes device files")
-
-
-@contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-@pytest.fixture
-def shop(cached, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder to work in, with a cache of two entries, an exported one and features of one's own."""
-    folder = tmp_path / "shop"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    Path("good.h5").write_bytes(entries()[0].read_bytes())
-    Path("l.csv").write_text("id,label\na,x\nb,y\nc,x\nd,y\n")
-    np.save("f.npy", np.ones((4, 3), np.float32))
-    return folder
-
-
-def one_line(result) -> str:
-    """Return the only line that a refusal says."""
-    assert result.out == ""
-    (line,) = result.err.splitlines()
-    assert line.isprintable(), ascii(line)
-    return line.removeprefix("error: ")
-
+from tests.pipeline.wrong_things import LOGIN, WHERE, entries, key, one_line, put
 
 # What is wrong, arguments, exit status, words of the one line.
 REFUSED: list[tuple[str, tuple[str, ...], int, tuple[str, ...]]] = [
@@ -171,126 +91,6 @@ def test_damage_is_said_once(shop, penultimate, command, kind):
     assert result.status == {"list": 0, "gc": 0, "verify": 1}.get(command, 2)
     assert not os.path.lexists(path)
     assert not Path("out.h5").exists()
-
-
-KINDS = {
-    "empty": "starts with b''",
-    "truncated": "in a file of",
-    "flipped": "its data hash to",
-    "login page": "starts with b'<!DOCTYPE",
-    "lfs pointer": "starts with b'version",
-    "plain hdf5": "is plain HDF5",
-    "fifo": "but a FIFO",
-    "folder": "but a folder",
-    "device": "but a device",
-    "socket": "but a socket",
-    "dangling": "a symbolic link to nothing",
-    "loop": "Too many levels of symbolic links",
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_entry_is_not_imported(shop, penultimate, kind):
-    put(shop / "in.h5", kind, Path("good.h5").read_bytes())
-    result = penultimate("cache", "import", "in.h5")
-    assert result.status == 2
-    line = one_line(result)
-    assert line.startswith("in.h5: ")
-    assert KINDS[kind] in line
-    assert not list((cache_root() / "features" / "incoming").glob("*"))
-
-
-@pytest.mark.parametrize("place", ["features", "hdf5", "labels"])
-@pytest.mark.parametrize("kind", ["login page", "empty", "fifo", "folder", "socket", "dangling"])
-def test_what_is_no_table_is_not_imported(shop, penultimate, place, kind):
-    name = {"features": "x.npy", "hdf5": "x.h5", "labels": "x.csv"}[place]
-    put(shop / name, kind, b"")
-    files = ("f.npy", name) if place == "labels" else (name, "l.csv")
-    result = penultimate("cache", "import", *files, *WHERE)
-    assert result.status == 2
-    line = one_line(result)
-    assert line.startswith(f"{name}: ")
-    assert any(word in line for word in ("name a", "save ", "hand over", "write id,label"))
-
-
-TABLES: dict[str, tuple[Callable[[], object], str]] = {
-    "nan": (lambda: np.array([[1, 2], [np.nan, 1], [1, 1], [0, 0]], np.float32), "row 1 ('b') are not finite"),
-    "integers": (lambda: np.ones((4, 3), np.int64), "holds int64 (4, 3): expected floats (n, d), as astype"),
-    "flat": (lambda: np.ones(4, np.float32), "holds float32 (4,): expected floats (n, d)"),
-    "objects": (lambda: np.array([[1, "a"]] * 4, dtype=object), "save the features with numpy.save"),
-    "rows": (lambda: np.ones((5, 3), np.float32), "5 rows of features, 4 rows of labels: give one label"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_that_cannot_be_used(shop, penultimate, name):
-    make, said = TABLES[name]
-    np.save("t.npy", make(), allow_pickle=True)
-    result = penultimate("cache", "import", "t.npy", "l.csv", *WHERE)
-    assert result.status == 2
-    line = one_line(result)
-    assert line.startswith("t.npy: ")
-    assert said in line
-    assert "allow_pickle" not in line
-
-
-CSV = {
-    "id twice": ("id,label\na,x\na,y\nc,x\nd,y\n", "id 'a' occurs twice: correct the csv"),
-    "escape code": (
-        "id,label\n\x1b[31ma,x\nb,y\nc,x\nd,y\n",
-        "line 2: id '\\x1b[31ma' holds a control character",
-    ),
-    "newline": ('id,label\n"a\nb",x\nb,y\nc,x\nd,y\n', "holds a control character"),
-    "escape in a class": ("id,label\na,\x1b[2J\nb,y\nc,x\nd,y\n", "holds a control character"),
-    "escape in a group": ("id,label,group\na,x,\x1b\nb,y,\nc,x,\nd,y,\n", "line 2: group"),
-    "long id": (f"id,label\n{'a' * 1100},x\nb,y\nc,x\nd,y\n", "line 2: id"),
-    "other header": ("nonsense\n", "write id,label first"),
-    "no utf-8": ("id,label\n\udcff\udcfe,x\n", "save it as such"),
-    "too few": ("id,label\na,x\n", "4 rows of features, 1 rows of labels"),
-}
-
-
-@pytest.mark.parametrize("name", CSV)
-def test_labels_that_cannot_be_used(shop, penultimate, name):
-    text, said = CSV[name]
-    Path("t.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
-    result = penultimate("cache", "import", "f.npy", "t.csv", *WHERE)
-    assert result.status == 2
-    line = one_line(result)
-    assert line.startswith(("t.csv: ", "f.npy: "))
-    assert said in line
-
-
-def test_odd_names_reach_no_place_outside(shop, penultimate, tmp_path):
-    """Ids, classes and coordinates with .. and 300 bytes are texts like any other; a file may be called anything."""
-    long = "é" * 150
-    Path("odd.csv").write_text(f"id,label\n../../etc/passwd,../x\n/abs,y\n{long},../x\n..,y\n")
-    before = {path for path in tmp_path.rglob("*") if cache_root() not in path.parents}
-    result = penultimate(
-        "cache", "import", "f.npy", "odd.csv", "backbone=../../up", f"dataset={long}", "split=test"
-    )
-    assert result.status == 0
-    assert {path for path in tmp_path.rglob("*") if cache_root() not in path.parents} == before
-    (info,) = open_store().find(backbone="../../up")
-    assert open_store().read(info.key).ids == ("../../etc/passwd", "/abs", long, "..")
-    assert penultimate("cache", "export", info.key, "x" * 240 + ".h5").status == 0
-    assert penultimate("cache", "import", "x" * 240 + ".h5").status == 0
-
-
-def test_what_an_import_did_is_told(shop, penultimate):
-    first = penultimate("cache", "import", "f.npy", "l.csv", *WHERE, "--json")
-    assert first.err == ""
-    row = json.loads(first.out)
-    assert (row["status"], row["rows"], row["classes"], row["rounded_from"]) == ("added", 4, 2, None)
-    again = json.loads(penultimate("cache", "import", "f.npy", "l.csv", *WHERE, "--json").out)
-    assert (again["status"], again["key"]) == ("already here", row["key"])
-    np.save("f.npy", np.full((4, 3), 2.0))
-    other = penultimate("cache", "import", "f.npy", "l.csv", *WHERE)
-    assert f"note: {row['key'][:12]} is of the same backbone, data set and split" in other.err
-    assert "note: f.npy: float64 is rounded to float32" in other.err
-    shown = json.loads(penultimate("cache", "show", row["key"][:12], "--json").out)
-    assert shown["class_names"] == ["x", "y"]
-    assert {"features", "written", "host"} <= set(shown["provenance"])
 
 
 def test_an_entry_is_shown_here_and_there(shop, penultimate):
@@ -433,65 +233,6 @@ def test_a_damaged_entry_that_cannot_be_moved_is_named(shop, penultimate):
     line = one_line(result)
     assert "quarantine (Not a directory): see to that, then run again" in line
     assert path.read_bytes() == LOGIN
-
-
-@pytest.fixture
-def pushed(shop, penultimate):
-    assert penultimate("cache", "push", "remote").status == 0
-    shutil.rmtree(cache_root() / "features")
-    return shop / "remote"
-
-
-def data_of(remote: Path, name: str) -> Path:
-    return next((remote / "data" / name).glob("*.h5"))
-
-
-@pytest.mark.parametrize("kind", ["empty", "truncated", "flipped", "login page", "fifo", "device", "socket"])
-def test_what_a_remote_holds_damaged_is_one_line(pushed, penultimate, kind):
-    name = next((pushed / "manifests").glob("*.json")).stem
-    data = data_of(pushed, name)
-    put(data, kind, data.read_bytes())
-    result = penultimate("cache", "pull", "remote", "--key", name)
-    assert result.status == 2
-    line = one_line(result)
-    assert line.startswith(f"remote/data/{name}/")
-    assert f"cache push remote --key {name[:12]} --verify" in line
-    assert entries() == []
-
-
-@pytest.mark.parametrize("kind", ["empty", "login page", "fifo", "folder", "dangling"])
-def test_an_unsound_manifest_is_one_line(pushed, penultimate, kind):
-    manifest = next((pushed / "manifests").glob("*.json"))
-    put(manifest, kind, b"")
-    result = penultimate("cache", "pull", "remote", "--key", manifest.stem[:12])
-    assert result.status in {2, 3}
-    line = one_line(result)
-    assert "remote" in line
-    assert manifest.stem in line
-    listed = penultimate("cache", "list", "--remote", "remote", "--json")
-    assert len(json.loads(listed.out)) == 1, "the other one"
-    (told,) = listed.err.splitlines()
-    assert manifest.stem[:12] in told
-    assert "left out" in told
-
-
-def test_the_right_list_is_named_for_a_remote(pushed, penultimate):
-    result = penultimate("cache", "pull", "remote", "--key", "ffff0000")
-    assert (result.status, "cache list --remote remote`" in one_line(result)) == (2, True)
-
-
-def test_a_full_remote_is_told_at_once(shop, penultimate, monkeypatch):
-    from cache.filesystems import FileSystem
-
-    def full(self, source, name, progress, *, replace):
-        raise OSError(28, os.strerror(28), name)
-
-    monkeypatch.setattr(FileSystem, "put", full)
-    result = penultimate("cache", "push", "remote")
-    assert result.status == 3
-    line = one_line(result)
-    assert line.startswith("remote: uploading data/")
-    assert line.endswith("free space, then run again")
 
 
 def test_gc_says_what_each_kind_freed(shop, penultimate):

@@ -11,10 +11,16 @@ import json
 import pickle
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.io import savemat
+
+from stages.datasets import load_dataset
+from stages.errors import DatasetError
+from stages.records import Dataset
 
 PARTS = ("train", "val", "test")
 
@@ -275,3 +281,19 @@ SIZES = {
     "caltech101": (90, 10), "flowers102": (6, 6),
 }  # fmt: skip
 """Images to train and validate on, and to test on."""
+
+
+def load(name: str, root: Path | None, **options: Any) -> Dataset:
+    """Load a set as it lies, whatever its size."""
+    options = {"allow_size_mismatch": True} | options
+    if root is not None:
+        options = {"unpack_to": root / "unpacked"} | options
+    return load_dataset(name, root=root, **options)
+
+
+def refused(name: str, root: Path, **options: Any) -> DatasetError:
+    """The one line of a refusal."""
+    with pytest.raises(DatasetError) as caught:
+        load(name, root, **options)
+    assert len(str(caught.value).splitlines()) == 1, str(caught.value)
+    return caught.value
