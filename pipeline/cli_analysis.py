@@ -148,7 +148,9 @@ def tsne(
 def read_outs(
     study: Path, backbones: tuple[str, ...], datasets: tuple[str, ...], as_json: bool, quiet: bool
 ) -> None:
-    """Score STUDY's features without a probe: neighbours, class means, ridge, LogME, H-score.
+    """Score STUDY's features without a probe: neighbours, class means, ridge, LogME, H-score, LEEP.
+
+    LEEP wants torch and the weights with their classifier, and is left out where they are not here.
 
     `penultimate join` then says how well each would have chosen the backbone: rank correlation, and regret in log
     odds against the best.

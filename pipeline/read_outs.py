@@ -11,6 +11,7 @@ from pipeline.jobs import ProbeJob
 from pipeline.ledger import Ledger, Record
 from pipeline.progress import SILENT, Reporter
 from pipeline.provenance import provenance
+from pipeline.source_classes import SourceClasses
 from stages.analysis.readouts import read_out, together
 from stages.analysis.transfer_scores import transferability
 from stages.records import Metric
@@ -46,11 +47,14 @@ def compute_read_outs(
     for backbone, dataset in cells:
         tables.entries(backbone, dataset)  # what is not cached is told before anything is computed
     ledger, rows = Ledger(tables.study.output), []
+    sources = SourceClasses({backbone.label: backbone for backbone in tables.plan.resolved.backbones})
     finished = ledger.history().finished
     with reporter.bar("read-outs", "cells") as progress:
         for done, (backbone, dataset) in enumerate(cells, start=1):
             job = tables.jobs[backbone, dataset]
-            record = current_record(finished, job) or _compute(tables, ledger, job)
+            record = current_record(finished, job)
+            if record is None or _wants_source_classes(record, sources, job):
+                record = _compute(tables, ledger, job, sources)
             rows.append({"backbone": backbone, "dataset": dataset, **scores_of(record)})
             progress(done, len(cells), f"{backbone} on {dataset}")
     return rows
@@ -67,6 +71,11 @@ def scores_of(record: Record) -> dict[str, float | None]:
     return {name: entry["value"] for name, entry in record.result["scores"].items()}
 
 
+def _wants_source_classes(record: Record, sources: SourceClasses, job: ProbeJob) -> bool:
+    """Whether scores that were computed without the weights can be had whole now."""
+    return not record.result.get("source_classes", False) and sources.at_hand(job.backbone)
+
+
 def _name(job: ProbeJob) -> str:
     """Return the job's name."""
     return f"read-outs/{job.backbone}/{job.dataset}"
@@ -77,26 +86,34 @@ def _spec(job: ProbeJob) -> dict[str, Any]:
     return {"recipe": RECIPE, "features": dict(job.entries), "metric": job.metric}
 
 
-def _compute(tables: CachedTables, ledger: Ledger, job: ProbeJob) -> Record:
+def _compute(tables: CachedTables, ledger: Ledger, job: ProbeJob, sources: SourceClasses) -> Record:
     """Compute the scores of one backbone on one data set."""
     train = tables.table(job.backbone, job.dataset, "train")
     if "validation" in job.entries:
         train = together(train, tables.table(job.backbone, job.dataset, "validation"))
     test = tables.table(job.backbone, job.dataset, "test")
     metric: Metric = job.metric or ("map_11_point" if test.multi_label else "top_1")
-    scores = dict(_scores(train, test, metric))
+    scores = dict(_scores(train, test, metric, *sources.probabilities(job.backbone, train.features)))
     return ledger.write(
         FOLDER,
         _name(job),
         status="complete",
         spec=_spec(job),
         columns={},
-        result={"metric": metric, "n_train": len(train.ids), "n_test": len(test.ids), "scores": scores},
+        result={
+            "metric": metric,
+            "n_train": len(train.ids),
+            "n_test": len(test.ids),
+            "scores": scores,
+            "source_classes": sources.at_hand(job.backbone),
+        },
         provenance=provenance(),
     )
 
 
-def _scores(train: Any, test: Any, metric: Metric) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _scores(
+    train: Any, test: Any, metric: Metric, source_probabilities: Any, why_none: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield every score with what must be known of it."""
     for found in read_out(train, test, metric):
         about = {"settings": dict(found.settings), "selection": found.selection_method}
@@ -104,7 +121,7 @@ def _scores(train: Any, test: Any, metric: Metric) -> Iterator[tuple[str, Mappin
             found.name,
             {"value": found.value, **about, "seconds": found.seconds, "warnings": list(found.warnings)},
         )
-    for score in transferability(train):
+    for score in transferability(train, source_probabilities, why_none=why_none):
         value = score.value if score.value is not None and math.isfinite(score.value) else None
         about = {"reason": score.reason, "details": dict(score.details)}
         yield score.name, {"value": value, **about, "seconds": score.seconds}

@@ -38,7 +38,10 @@ class TransferabilityScore:
 
 
 def transferability(
-    train: FeatureTable, source_probabilities: NDArray[Any] | None = None
+    train: FeatureTable,
+    source_probabilities: NDArray[Any] | None = None,
+    *,
+    why_none: str = "no source probabilities are at hand",
 ) -> tuple[TransferabilityScore, ...]:
     """Compute every transferability score of the training rows.
 
@@ -48,6 +51,8 @@ def transferability(
         Training rows only: a score that has seen test predicts nothing (protocol, "Other experiments").
     source_probabilities : ndarray of shape (n, Z), optional
         Of the source classes for the same rows; without them there is no LEEP.
+    why_none : str
+        The reason to give then.
 
     Returns
     -------
@@ -60,7 +65,7 @@ def transferability(
         Features and labels that do not fit each other.
     """
     check_table(train, "train")
-    return (_logme(train), *_h_scores(train), _leep(train, source_probabilities))
+    return (_logme(train), *_h_scores(train), _leep(train, source_probabilities, why_none))
 
 
 def _logme(train: FeatureTable) -> TransferabilityScore:
@@ -94,12 +99,12 @@ def _h_scores(train: FeatureTable) -> tuple[TransferabilityScore, Transferabilit
     )
 
 
-def _leep(train: FeatureTable, probabilities: NDArray[Any] | None) -> TransferabilityScore:
+def _leep(train: FeatureTable, probabilities: NDArray[Any] | None, why_none: str) -> TransferabilityScore:
     """LEEP, where there are source probabilities."""
-    if probabilities is None:
-        return TransferabilityScore("leep", None, "no source probabilities are at hand")
     if train.multi_label:
         return TransferabilityScore("leep", None, "LEEP is not defined for multi-label data")
+    if probabilities is None:
+        return TransferabilityScore("leep", None, why_none)
     started = time.perf_counter()
     value = leep(probabilities, train.labels)
     return TransferabilityScore("leep", value, "", time.perf_counter() - started)

@@ -26,7 +26,7 @@ _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
 _HEADS_OF_PORTS = ("last_linear", "AuxLogits", "classifier")
 """What the public pretrained-models ports call classifiers, and what weights kept by a training of ours do, whatever
 the network."""
-_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
+TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     # The published weights expect the input transform; auxiliary classifiers are no part of a backbone.
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
@@ -105,7 +105,7 @@ def build_torchvision(architecture: str) -> nn.Module:
     """
     import torchvision
 
-    options = _TORCHVISION_OPTIONS.get(architecture, {})
+    options = TORCHVISION_OPTIONS.get(architecture, {})
     try:
         network: Any = torchvision.models.get_model(architecture, weights=None, **options)
     except ValueError as problem:

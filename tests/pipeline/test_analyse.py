@@ -198,3 +198,39 @@ def test_features_that_are_not_cached_are_told(workshop, penultimate) -> None:
         assert result.status == 2
         assert "colours through test_resnet.r160_in1k: features are not cached" in result.errors[0]
     assert not list(cache_root().glob("features/**/*.h5"))
+
+
+def test_source_classes_are_read_once_the_weights_are_here(workshop, penultimate, monkeypatch) -> None:
+    """LEEP is what the whole network says of the training images; a machine without weights says why it has none."""
+    import torch
+    from safetensors.torch import save_file
+    from timm.models import create_model
+
+    from pipeline.cached_tables import CachedTables
+    from pipeline.plan import plan
+    from stages.analysis.leep import leep
+
+    workshop.images()
+    whole = create_model("test_resnet.r160_in1k").eval()
+    save_file(whole.state_dict(), workshop.folder / "weights.safetensors")
+    net = {"name": "test_resnet.r160_in1k", "weights": "file:weights.safetensors", "size": 32}
+    study, file = workshop.load({"backbone": [net]}), workshop.folder / "study.toml"
+    assert penultimate("extract", file, "--quiet", "--jobs", 1).status == 0
+
+    def scores() -> Any:
+        (row,) = json.loads(penultimate("analyse", "read-outs", file, "--json").out)
+        record = Ledger(study.output).history().finished[f"read-outs/{row['backbone']}/colours"]
+        assert row["leep"] == record.result["scores"]["leep"]["value"]
+        return record
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("pipeline.source_classes.SourceClasses.at_hand", lambda self, label: False)
+        assert "needs the weights' own classifier" in scores().result["scores"]["leep"]["reason"]
+    found = scores()
+    tables = CachedTables(plan(study))
+    table = tables.table(tables.backbones()[0], "colours", "train")
+    with torch.inference_mode():
+        logits = whole.get_classifier()(torch.from_numpy(np.array(table.features)))
+    expected = leep(logits.double().softmax(dim=1).numpy(), table.labels)
+    assert found.result["scores"]["leep"]["value"] == pytest.approx(expected, rel=1e-4)
+    assert scores().path == found.path
