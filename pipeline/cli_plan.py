@@ -11,6 +11,7 @@ from pipeline.cli_options import output_options, print_json
 
 if TYPE_CHECKING:
     from pipeline.config import Study
+    from pipeline.jobs import Planned
     from pipeline.plan import Plan
 
 
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 def status(study: Path, as_json: bool, quiet: bool) -> None:
     """Show how far STUDY is: jobs done, missing, stale and waiting, and why."""
     from pipeline.beforehand import check_pins
-    from pipeline.show import plan_json, plan_text
+    from pipeline.show import jobs_json, plan_json, plan_text, pretraining_text
 
     current = _planned(study, quiet=quiet or as_json)
+    pretrainings = _pretrainings(current)
     if as_json:
-        print_json(plan_json(current))
+        print_json(plan_json(current) | {"pretrain": jobs_json(pretrainings)})
     elif not quiet:
         click.echo(plan_text(current, every_job=False))
+        click.echo(f"\n{pretraining_text(pretrainings, study, every_job=False)}") if pretrainings else None
     check_pins(current)
 
 
@@ -41,16 +44,18 @@ def plan(study: Path, hardware: str | None, as_json: bool, quiet: bool) -> None:
     from pipeline.beforehand import check_pins
     from pipeline.estimates import estimate
     from pipeline.rates import hardware as rates_of
-    from pipeline.show import plan_json, plan_text
+    from pipeline.show import jobs_json, plan_json, plan_text, pretraining_text
     from pipeline.show_estimate import estimate_json, estimate_text
 
     on = rates_of(hardware)
     current = _planned(study, quiet=quiet or as_json)
-    found = estimate(current, on)
+    found, pretrainings = estimate(current, on), _pretrainings(current)
     if as_json:
-        print_json(plan_json(current) | {"estimate": estimate_json(found)})
+        shown = {"pretrain": jobs_json(pretrainings), "estimate": estimate_json(found)}
+        print_json(plan_json(current) | shown)
     elif not quiet:
         click.echo(f"{plan_text(current, every_job=True)}\n\n{estimate_text(found)}")
+        click.echo(f"\n{pretraining_text(pretrainings, study, every_job=True)}") if pretrainings else None
     check_pins(current)
 
 
@@ -68,3 +73,13 @@ def _planned(path: Path, *, quiet: bool) -> Plan:
             return make_plan(study, stages=("probe", "join"), progress=progress, notify=reporter.say)
 
     return settled(load_study(path), planned, quiet=quiet)
+
+
+def _pretrainings(plan: Plan) -> list[Planned]:
+    """Return the source-task trainings of a study, which `penultimate pretrain` does; they are not in its plan."""
+    from pipeline.pretrain import planned_pretrainings
+
+    table = plan.study.pretrain
+    if table is None or table.source in plan.resolved.absent:
+        return []
+    return planned_pretrainings(plan.study, table, plan.resolved)

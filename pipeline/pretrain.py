@@ -86,7 +86,7 @@ def pretrain(
     root = root or cache_root()
     with reporter.bar("hashing images", "images") as progress:
         resolved = resolve(study, root=root, rehash=rehash, progress=progress)
-    planned = _plan(study, study.pretrain, resolved)
+    planned = planned_pretrainings(study, study.pretrain, resolved)
     place = Place(root, study.output)
     whole = Plan(study, tuple(planned), resolved, (), (), ())
     check_writable(whole, ("scratch",), place)
@@ -98,8 +98,14 @@ def pretrain(
     return _outcome(study, study.pretrain, resolved, books)
 
 
-def _plan(study: Study, table: PretrainTable, resolved: Resolved) -> list[Planned]:
-    """Plan; a training whose weights were taken away is done again."""
+def planned_pretrainings(study: Study, table: PretrainTable, resolved: Resolved) -> list[Planned]:
+    """Plan; a training whose weights were taken away is done again.
+
+    Raises
+    ------
+    StudyError
+        The source's images are not here, or the settings do not fit.
+    """
     found = []
     for planned in plan_pretrain(study, table, resolved, Ledger(study.output).history()):
         job = planned.job
@@ -116,7 +122,7 @@ def _outcome(study: Study, table: PretrainTable, resolved: Resolved, books: Book
     """Gather the checkpoints, and write the study that compares them once all are there."""
     finished = Ledger(study.output).history().finished
     checkpoints, lacking = [], []
-    for planned in _plan(study, table, resolved):
+    for planned in planned_pretrainings(study, table, resolved):
         job, record = planned.job, finished.get(planned.name)
         assert isinstance(job, TrainJob)
         if planned.state == "done" and record is not None and record.status == "complete":

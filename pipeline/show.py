@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.grids import grid_tables, grids_text
 from pipeline.job_output import under_way
-from pipeline.jobs import STAGES
+from pipeline.jobs import STAGES, Planned
 from pipeline.ledger import file_stem
 from pipeline.plan import Plan
 from pipeline.run import Outcome
@@ -91,6 +93,15 @@ def plan_text(plan: Plan, *, every_job: bool) -> str:
     return "\n\n".join([rows_text(rows), *grids, *told, *(["\n".join(lines)] if lines else [])])
 
 
+def pretraining_text(jobs: Sequence[Planned], study: Path, *, every_job: bool) -> str:
+    """Return the source-task trainings of a study, which another command does than the study's own jobs."""
+    counts = Counter(job.state for job in jobs)
+    states = ", ".join(f"{counts[state]} {state}" for state in ("done", "missing", "stale") if counts[state])
+    lines = [f"{job.state:8} {job.name}: {job.why}" for job in jobs if every_job or job.state != "done"]
+    head = f"pretrain (by `penultimate pretrain {shlex.quote(str(study))}`): {states}"
+    return "\n".join([head, *([_indented(lines)] if lines else [])])
+
+
 def under_way_lines(plan: Plan) -> list[str]:
     """Return the jobs that processes here or elsewhere are doing now, one line each, with host and time."""
     names = {file_stem(job.name): job.name for job in plan.jobs}
@@ -103,13 +114,16 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "study": plan.study.name,
         "output": str(plan.study.output),
-        "jobs": [
-            {"name": job.name, "stage": job.stage, "state": job.state, "why": job.why} for job in plan.jobs
-        ],
+        "jobs": jobs_json(plan.jobs),
         "under_way": under_way_lines(plan),
         "grids": grid_tables(plan),
         "notes": [*plan.notes, *plan.absent],
     }
+
+
+def jobs_json(jobs: Sequence[Planned]) -> list[dict[str, str]]:
+    """Return planned jobs as JSON values."""
+    return [{"name": job.name, "stage": job.stage, "state": job.state, "why": job.why} for job in jobs]
 
 
 def dataset_rows() -> list[dict[str, Any]]:

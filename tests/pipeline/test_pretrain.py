@@ -76,6 +76,19 @@ def test_checkpoints_become_backbones_of_a_study_that_compares_them(two, penulti
     assert (study.output / "figures" / "regularisation.png").is_file()
 
 
+def test_plan_and_status_tell_of_source_trainings(two, penultimate) -> None:
+    workshop, tables = two
+    file = workshop.study(tables)
+    said = f"pretrain (by `penultimate pretrain {file}`): "
+    assert f"{said}4 missing" in penultimate("plan", file).out
+    next_job = f"pretrain/{NET}/colours/without-scale,seed=0"
+    assert f"missing  {next_job}" in penultimate("status", file).out
+    assert len(json.loads(penultimate("plan", file, "--json").out)["pretrain"]) == 4
+    assert penultimate("pretrain", file, "--jobs", 1, "--quiet").status == 0
+    assert f"{said}4 done" in penultimate("status", file).out
+    assert {j["state"] for j in json.loads(penultimate("status", file, "--json").out)["pretrain"]} == {"done"}
+
+
 def test_again_costs_nothing_and_lost_weights_are_made_again(two) -> None:
     workshop, tables = two
     study = workshop.load(tables)
