@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cache.locks import silent
 from pipeline.bench_extract import bench_extract, packaged
 from pipeline.errors import StudyError
 from pipeline.executors import worker_count
@@ -30,6 +31,7 @@ def bench(
     thorough: bool = False,
     growth: bool = False,
     large: bool = False,
+    tell: Callable[[str], None] = silent,
 ) -> Rows:
     """Measure one stage beside the plain way to do it.
 
@@ -45,6 +47,8 @@ def bench(
         Of the probe, and instead of the other sides: how its time grows with rows, columns and classes.
     large : bool
         Of the probe, and instead: the time and memory of one path on 75,750 x 2048 features of 101 classes.
+    tell : callable
+        Takes a line on what is measured, where that takes minutes.
 
     Returns
     -------
@@ -65,11 +69,11 @@ def bench(
             raise StudyError(f"{option} is measured of the probe alone: penultimate bench probe, not {stage}")
         from pipeline.bench_growth import bench_growth, bench_large
 
-        return (bench_growth() if growth else []) + (bench_large() if large else [])
+        return (bench_growth(tell=tell) if growth else []) + (bench_large() if large else [])
     with tempfile.TemporaryDirectory() as folder:
         split = photographs(images, Path(folder))
         if stage == "probe":
-            return _probe(split, thorough)
+            return _probe(split, thorough, tell)
         if stage == "train":
             from pipeline.bench_train import bench_train
 
@@ -147,7 +151,7 @@ def _plain_features(backbone: Backbone, split: Split) -> np.ndarray[Any, Any]:
         return np.asarray(torch.cat([network(pixels.to(device)).cpu() for pixels, _ in loader]).numpy())
 
 
-def _probe(split: Split, thorough: bool) -> Rows:
+def _probe(split: Split, thorough: bool, tell: Callable[[str], None]) -> Rows:
     """Time the whole path of 45 lambdas on real features; see `pipeline.bench_probe`.
 
     On the real sets of $PENULTIMATE_TEST_DATA where it is set, else on the photographs.
@@ -157,7 +161,7 @@ def _probe(split: Split, thorough: bool) -> Rows:
     from stages.records import FeatureTable
 
     if root := os.environ.get("PENULTIMATE_TEST_DATA"):
-        return bench_sets(packaged(BACKBONE), Path(root), SETS, None, thorough=thorough)
+        return bench_sets(packaged(BACKBONE), Path(root), SETS, None, thorough=thorough, tell=tell)
     features = np.concatenate([b.features for b in extract_features(packaged(BACKBONE), split)])
     table = FeatureTable(features, split.labels, split.ids, ("a", "b"))
-    return bench_problem("photographs", table, table, None, thorough=thorough)
+    return bench_problem("photographs", table, table, None, thorough=thorough, tell=tell)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.locks import silent
 from stages.probe import default_lambdas, fit_path
 
 Array = NDArray[Any]
@@ -30,8 +31,10 @@ LARGE = {"n": 75_750, "d": 2048, "K": 101}
 _BLOCK_ROWS = 4096
 
 
-def bench_growth(threads: int | None = None, *, lambdas: int = 45) -> Rows:
-    """Measure certified paths at growing sizes.
+def bench_growth(
+    threads: int | None = None, *, lambdas: int = 45, tell: Callable[[str], None] = silent
+) -> Rows:
+    """Measure certified paths at growing sizes, and ``tell`` of each.
 
     Returns
     -------
@@ -41,7 +44,10 @@ def bench_growth(threads: int | None = None, *, lambdas: int = 45) -> Rows:
     """
     rows: Rows = []
     for what, first in FIRST.items():
-        grown = [_measured({**BASE, what: first * factor}, threads, lambdas) for factor in FACTORS]
+        grown = []
+        for factor in FACTORS:
+            grown.append(_measured({**BASE, what: first * factor}, threads, lambdas))
+            tell(", ".join(f"{name} {value}" for name, value in grown[-1].items()))
         slope = exponent([row[what] for row in grown], [row["cpu_seconds"] for row in grown])
         rows += [{"problem": f"growth in {what}", **row, "exponent": round(slope, 2)} for row in grown]
     return rows

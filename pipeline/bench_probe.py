@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.locks import silent
 from stages.records import Backbone, FeatureTable, Split
 
 Array = NDArray[Any]
@@ -51,7 +52,13 @@ class Selected:
 
 
 def bench_sets(
-    backbone: Backbone, root: Path, names: Sequence[str], threads: int | None, *, thorough: bool = False
+    backbone: Backbone,
+    root: Path,
+    names: Sequence[str],
+    threads: int | None,
+    *,
+    thorough: bool = False,
+    tell: Callable[[str], None] = silent,
 ) -> Rows:
     """Measure every side on the training rows of real image sets.
 
@@ -66,16 +73,24 @@ def bench_sets(
         For both sides; None = one a core.
     thorough : bool
         Whether to measure too how long scikit-learn takes to come as close to the optimum as we do.
+    tell : callable
+        Takes a line on what is measured, and what came of it.
     """
     return [
         row
         for name in names
-        for row in bench_problem(name, *_table(backbone, root / name), threads, thorough=thorough)
+        for row in bench_problem(name, *_table(backbone, root / name), threads, thorough=thorough, tell=tell)
     ]
 
 
 def bench_problem(
-    name: str, train: FeatureTable, test: FeatureTable, threads: int | None, *, thorough: bool = False
+    name: str,
+    train: FeatureTable,
+    test: FeatureTable,
+    threads: int | None,
+    *,
+    thorough: bool = False,
+    tell: Callable[[str], None] = silent,
 ) -> Rows:
     """Measure every side on one problem; returns one row a side.
 
@@ -94,6 +109,7 @@ def bench_problem(
 
     features, labels, grid = np.asarray(train.features), train.labels, default_lambdas()[::-1]
     threads = threads or worker_count(None)
+    tell(f"{name}: the optimum at every lambda, to {REFERENCE_TOLERANCE:g}, to measure the others by")
     best = fit_path(features, labels, grid, tolerance=REFERENCE_TOLERANCE, threads=threads).objective
     rows: Rows = []
     with threadpool_limits(threads):
@@ -109,6 +125,7 @@ def bench_problem(
                 "cpu_seconds": round(time.process_time() - clock, 2),
             }
             rows.append({**row, **_quality(found, features, labels, grid, best)})
+            tell(", ".join(f"{what} {value}" for what, value in rows[-1].items()))
         rows[0]["floor_seconds"] = round(_floor(features, labels, grid, threads), 2)
     slow = next(row["seconds"] for row in rows if row["side"] == SLOW_SIDE)
     return [{**row, "times_as_fast": round(slow / row["seconds"], 2)} for row in rows]

@@ -73,9 +73,12 @@ def bench(
     jobs that do nothing, here and on a dask cluster of two workers.
     """
     from pipeline.bench import bench as measure
+    from pipeline.progress import Reporter
     from pipeline.text_tables import rows_text
 
-    rows = measure(stage, images=images, thorough=thorough, growth=growth, large=large)
+    reporter = Reporter(quiet=quiet or as_json)
+    reporter.say(f"measuring {stage}: minutes")
+    rows = measure(stage, images=images, thorough=thorough, growth=growth, large=large, tell=reporter.say)
     if as_json:
         print_json(rows)
     elif not quiet:
