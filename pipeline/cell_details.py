@@ -14,7 +14,7 @@ _DIGITS = 12
 """Of a digest, where people read it; the commands take as few."""
 
 
-def cell_details(score: Score, record: Record | None) -> dict[str, Any]:
+def cell_details(score: Score, record: Record | None, why: str = "") -> dict[str, Any]:
     """Return the details of one row of scores.csv.
 
     Parameters
@@ -22,6 +22,8 @@ def cell_details(score: Score, record: Record | None) -> dict[str, Any]:
     score : Score
     record : Record or None
         None for a missing cell, and for a row that others made.
+    why : str
+        Of a missing cell: why it is missing.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def cell_details(score: Score, record: Record | None) -> dict[str, Any]:
         "source": score.source,
     }
     if record is None:
-        return told
+        return {**told, "reason": why} if why else told
     with readable(record):
         return {**told, **_of_record(record)}
 

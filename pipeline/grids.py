@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.jobs import Planned, TrainJob
-from pipeline.ledger import Ledger, Record
+from pipeline.ledger import History, Ledger
 from pipeline.live import last_points
 from pipeline.plan import Plan
 from pipeline.text_tables import rows_text
@@ -23,13 +23,13 @@ def grid_tables(plan: Plan) -> list[dict[str, Any]]:
         weight_decay, state ("done", "diverged", "running", "missing", ...), value (fraction on validation or
         None) and steps done.
     """
-    finished = Ledger(plan.study.output).history().finished
+    history = Ledger(plan.study.output).history()
     cells: dict[str, list[dict[str, Any]]] = {}
     for planned in plan.jobs:
         job = planned.job
         if isinstance(job, TrainJob) and job.score_on == "validation":
             cell = f"{job.name.rpartition('/')[0]}, {job.recipe.steps} steps"
-            cells.setdefault(cell, []).append(_point(planned, job, finished, plan))
+            cells.setdefault(cell, []).append(_point(planned, job, history, plan))
     return [{"cell": cell, "points": points} for cell, points in cells.items()]
 
 
@@ -38,9 +38,9 @@ def grids_text(plan: Plan) -> str:
     return "\n\n".join(_lay_out(table) for table in grid_tables(plan))
 
 
-def _point(planned: Planned, job: TrainJob, finished: Mapping[str, Record], plan: Plan) -> dict[str, Any]:
+def _point(planned: Planned, job: TrainJob, history: History, plan: Plan) -> dict[str, Any]:
     """Say how far one grid point is."""
-    record = finished.get(job.name) if planned.state == "done" else None
+    record = history.result_of(job.name, job.spec) if planned.state == "done" else None
     value = record.result["value"] if record else None
     steps = record.result["steps"] if record else _steps_done(job, plan)
     state: str = planned.state

@@ -15,7 +15,14 @@ from pipeline.cell_details import cell_details
 from pipeline.config import Study
 from pipeline.evidence import Rows, pair_tests, probe_paths, training_curves
 from pipeline.foreign import published
-from pipeline.join_rows import cell_of, part_rows, refuse_contradictions, score_rows, test_counts
+from pipeline.join_rows import (
+    cell_of,
+    open_reasons,
+    part_rows,
+    refuse_contradictions,
+    score_rows,
+    test_counts,
+)
 from pipeline.kept_figures import kept
 from pipeline.methods import methods
 from pipeline.plan import Plan
@@ -94,7 +101,7 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
     tests, lost = pair_tests(rows, table.metrics, output, reporter)
     table = replace(table, notes=(*table.notes, *lost))
     numbers = statistics(table, pairs=tests, missing=plan.study.report.missing)
-    remarks: list[str] = []
+    reasons, remarks = open_reasons(plan), list[str]()
     parts = part_rows(plan, table.test_counts)
     findings = experiment_findings(parts, plan, table, draw=join_stamp.has_report_extra())
     if join_stamp.has_report_extra():
@@ -104,7 +111,7 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
             numbers,
             title=plan.study.name,
             limitations=plan.study.report.limitations,
-            details=[cell_details(score, record) for score, record in rows],
+            details=[cell_details(score, record, reasons.get(score.job, "")) for score, record in rows],
             methods=methods(plan.study),
             provenance={
                 **provenance(),

@@ -30,9 +30,9 @@ _TARGETS = {"fine_tune": "fine-tuning", "linear_probe": "the linear probe", "fro
 
 def read_out_records(plan: Plan) -> dict[tuple[str, str], Any]:
     """Return the current read-outs by backbone and data set."""
-    finished = Ledger(plan.study.output).history().finished
+    history = Ledger(plan.study.output).history()
     jobs = [p.job for p in plan.of("probe") if p.part is None and isinstance(p.job, ProbeJob)]
-    found = {(job.backbone, job.dataset): current_record(finished, job) for job in jobs}
+    found = {(job.backbone, job.dataset): current_record(history, job) for job in jobs}
     return {cell: record for cell, record in found.items() if record is not None}
 
 

@@ -16,6 +16,7 @@ from pipeline.jobs import Planned
 from pipeline.ledger import History, Ledger, Record
 from pipeline.plan import Plan
 from pipeline.training_search import EVERY_POINT_DIVERGED
+from stages.errors import JoinError
 from stages.records import Metric, Score
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def score_rows(plan: Plan) -> Rows:
     metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
     for job in planned:  # of a data set whose images are not here, results know the metric
         if job.state == "done":
-            record = history.finished[job.name]
+            record = _counted(job, history)
             with readable(record):
                 metrics.setdefault(record.columns["dataset"], record.columns["metric"])
     metrics = {**{score.dataset: score.metric for score, _ in foreign}, **metrics}
@@ -57,13 +58,18 @@ def refuse_contradictions(plan: Plan) -> None:
 
     history = Ledger(plan.study.output).history()
     for planned in plan.jobs:
-        counted = history.finished.get(planned.name)
-        if counted is None or not planned.columns or planned.state != "done":
+        if not planned.columns or planned.state != "done":
             continue
+        counted = _counted(planned, history)
         for other in history.every:
             if other.job == planned.name and other.path != counted.path and _is_rival(other, counted):
                 rows = [_score(r.columns, "top_1", r.status, r, planned.name) for r in (other, counted)]
                 merged(*rows)
+
+
+def open_reasons(plan: Plan) -> dict[str, str]:
+    """Return why each planned score that is not there is not there, by job: "not run yet", what changed since."""
+    return {job.name: job.why for job in plan.jobs if job.columns and job.state != "done"}
 
 
 def cell_of(score: Score) -> tuple[str, str, Any, int | None]:
@@ -95,10 +101,24 @@ def _is_rival(other: Record, counted: Record) -> bool:
     )
 
 
+def _counted(planned: Planned, history: History) -> Record:
+    """Return the result of a job that is done.
+
+    Raises
+    ------
+    JoinError
+        It has gone since.
+    """
+    record = history.result_of(planned.name, getattr(planned.job, "spec", None))
+    if record is None:
+        raise JoinError(f"{planned.why}: was there a moment ago, and is gone or cannot be read: run again")
+    return record
+
+
 def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Record | None]:
     """Return the row of one job: its result where that is current, else what became of it."""
-    record = history.finished.get(planned.name) if planned.state == "done" else None
-    if record is not None:
+    if planned.state == "done":
+        record = _counted(planned, history)
         return _score(record.columns, metric, record.status, record, planned.name), record
     failure = history.failed.get(planned.name)
     spec = getattr(planned.job, "spec", None)

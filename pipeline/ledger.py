@@ -1,7 +1,8 @@
 """The ledger: one file a job and attempt below ``OUTPUT/results``, written once and never changed.
 
-A failed attempt is a record too (`pipeline.record`). The newest complete attempt of a job counts; a file that
-cannot be read counts as not there and is told.
+A failed attempt is a record too (`pipeline.record`). Of a job's finished attempts the newest that was made from what
+the study says now counts: who tries another grid and comes back finds the results of before. A file that cannot be
+read counts as not there and is told.
 """
 
 from __future__ import annotations
@@ -39,13 +40,20 @@ class History:
     """What counts of the attempts at each job."""
 
     finished: Mapping[str, Record]
-    """The newest attempt that is complete or diverged."""
+    """The newest attempt that is complete or diverged, whatever it was made from."""
     failed: Mapping[str, Record]
     """The newest attempt of all, where it failed."""
     every: tuple[Record, ...] = ()
     """All attempts that can be read, oldest first."""
     unreadable: Mapping[Path, str] = field(default_factory=dict)
     """Files that should be the newest attempt at a job and cannot be read, and what is wrong, one line each."""
+
+    made_from: Mapping[tuple[str, str], Record] = field(default_factory=dict)
+    """By job and digest of the spec the newest attempt that is complete or diverged."""
+
+    def result_of(self, job: str, spec: Mapping[str, Any] | None) -> Record | None:
+        """Return the finished attempt that counts: made from this spec, or the newest where it is not known."""
+        return self.finished.get(job) if spec is None else self.made_from.get((job, sha256_of(spec)))
 
     def lost(self, job: str) -> bool:
         """Return whether the newest attempt at a job is a file that cannot be read."""
@@ -91,13 +99,16 @@ class Ledger:
         failed = {job: record for job, record in last.items() if record.status == "failed"}
         newest = {_place(record.path): record.attempt for record in every}
         pending = {p: why for p, why in unreadable.items() if attempt_of(p) >= newest.get(_place(p), 0)}
-        return History(finished, failed, every, pending)
+        made_from = {
+            (record.job, record.spec_digest): record for record in every if record.status != "failed"
+        }
+        return History(finished, failed, every, pending, made_from)
 
     def has_finished(self, regime: str, job: str, spec: Mapping[str, Any]) -> bool:
-        """Return whether the newest finished attempt at a job was made from this spec."""
-        paths = sorted((self.results / regime).glob(f"{file_stem(job)}.a*.json"), key=attempt_of)
-        finished = [record for record in _read_all(paths)[0] if record.status != "failed"]
-        return bool(finished) and finished[-1].spec_digest == sha256_of(spec)
+        """Return whether a finished attempt at a job was made from this spec."""
+        paths = (self.results / regime).glob(f"{file_stem(job)}.a*.json")
+        digest = sha256_of(spec)
+        return any(r.spec_digest == digest for r in _read_all(paths)[0] if r.status != "failed")
 
     def write(
         self,

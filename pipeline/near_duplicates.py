@@ -186,7 +186,8 @@ def _without(
     tables: CachedTables, backbone: str, side: Side, pairs: Pairs, ids: tuple[str, ...]
 ) -> WithoutDuplicates | None:
     """Score the probe's predictions on the test images without a twin; None where they are of other images."""
-    record = Ledger(tables.study.output).history().finished.get(f"probe/{backbone}/{side.dataset}")
+    job = tables.jobs[backbone, side.dataset]
+    record = Ledger(tables.study.output).history().result_of(job.name, job.spec)
     if side.split != "test" or record is None:
         return None
     arrays = record.arrays()

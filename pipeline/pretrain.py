@@ -120,11 +120,12 @@ def planned_pretrainings(study: Study, table: PretrainTable, resolved: Resolved)
 
 def _outcome(study: Study, table: PretrainTable, resolved: Resolved, books: Books) -> PretrainOutcome:
     """Gather the checkpoints, and write the study that compares them once all are there."""
-    finished = Ledger(study.output).history().finished
+    history = Ledger(study.output).history()
     checkpoints, lacking = [], []
     for planned in planned_pretrainings(study, table, resolved):
-        job, record = planned.job, finished.get(planned.name)
+        job = planned.job
         assert isinstance(job, TrainJob)
+        record = history.result_of(job.name, job.spec)
         if planned.state == "done" and record is not None and record.status == "complete":
             checkpoints.append(_checkpoint(study, job, record))
         elif planned.name not in {failure.job for failure in books.failed}:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.cached_tables import CachedTables
 from pipeline.jobs import ProbeJob
-from pipeline.ledger import Ledger, Record
+from pipeline.ledger import History, Ledger, Record
 from pipeline.progress import SILENT, Reporter
 from pipeline.provenance import provenance
 from pipeline.source_classes import SourceClasses
@@ -48,11 +48,11 @@ def compute_read_outs(
         tables.entries(backbone, dataset)  # what is not cached is told before anything is computed
     ledger, rows = Ledger(tables.study.output), []
     sources = SourceClasses({backbone.label: backbone for backbone in tables.plan.resolved.backbones})
-    finished = ledger.history().finished
+    history = ledger.history()
     with reporter.bar("read-outs", "cells") as progress:
         for done, (backbone, dataset) in enumerate(cells, start=1):
             job = tables.jobs[backbone, dataset]
-            record = current_record(finished, job)
+            record = current_record(history, job)
             if record is None or _wants_source_classes(record, sources, job):
                 record = _compute(tables, ledger, job, sources)
             rows.append({"backbone": backbone, "dataset": dataset, **scores_of(record)})
@@ -60,10 +60,9 @@ def compute_read_outs(
     return rows
 
 
-def current_record(finished: Mapping[str, Record], job: ProbeJob) -> Record | None:
+def current_record(history: History, job: ProbeJob) -> Record | None:
     """Return the read-outs made from the features that a probe is fitted to, None where there are none."""
-    record = finished.get(_name(job))
-    return record if record is not None and record.spec == _spec(job) else None
+    return history.result_of(_name(job), _spec(job))
 
 
 def scores_of(record: Record) -> dict[str, float | None]:

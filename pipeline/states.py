@@ -31,12 +31,13 @@ def score_columns(
 
 def state_of(job: ResultJob, history: History) -> tuple[State, str]:
     """Compare a job with the ledger: done, missing or stale, and why."""
-    record, failure = history.finished.get(job.name), history.failed.get(job.name)
     digest = sha256_of(job.spec)
-    if record is not None and record.spec_digest == digest:
-        return "done", str(record.path)
+    current, failure = history.made_from.get((job.name, digest)), history.failed.get(job.name)
+    if current is not None:
+        return "done", str(current.path)
     if failure is not None and failure.spec_digest == digest:
         return "missing", f"the last attempt failed: {failure.reason}"
+    record = history.finished.get(job.name)
     if record is None:
         lost = history.lost(job.name)
         return "missing", "its result cannot be read" if lost else "not run yet"

@@ -53,8 +53,9 @@ class Search:
         """Plan one training and take its value where it is done."""
         job = self._cell.job(point, self._cell.table.seeds[0], final=False, steps=rung.steps)
         state, why = state_of(job, self._history)
-        if state == "done":
-            self._values[point] = self._history.finished[job.name].result["value"]
+        record = self._history.result_of(job.name, job.spec)
+        if record is not None:
+            self._values[point] = record.result["value"]
         return Planned(job.name, STAGE_OF_REGIME[self._cell.regime], state, why, job)
 
     def choice(self) -> tuple[Selection | None, str]:
