@@ -29,7 +29,7 @@ def run_options(command: F) -> F:
         click.option(
             "--jobs",
             type=click.IntRange(min=1),
-            help="Processes of this machine for probes (default: one a core).",
+            help="Processes of this machine for probes and for trainings on the CPU (default: one a core).",
         ),
         click.option(
             "--executor",

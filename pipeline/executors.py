@@ -40,6 +40,13 @@ def worker_count(asked: int | None) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_of_job(together: int) -> int:
+    """Return the threads of each of several jobs at a time: its share of the cores, at most OMP_NUM_THREADS."""
+    share = max(1, worker_count(None) // max(1, together))
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(allowed)) if allowed.isdecimal() and int(allowed) else share
+
+
 def run_jobs(
     function: Callable[[T], Any],
     jobs: Sequence[T],
@@ -105,7 +112,7 @@ def _run_pool(
     from joblib.externals.loky import ProcessPoolExecutor
 
     workers = min(workers, len(jobs))
-    threads = max(1, worker_count(None) // workers)
+    threads = threads_of_job(workers)
     pool = ProcessPoolExecutor(
         max_workers=workers, env=thread_limits(threads), initializer=enter, initargs=(threads, os.getpid())
     )

@@ -14,7 +14,7 @@ from typing import Any
 from cache import DamagedEntryError, KeyMissingError
 from pipeline.elsewhere import Elsewhere, output_file
 from pipeline.errors import SurroundingsError
-from pipeline.executors import Outcome, run_jobs, worker_count
+from pipeline.executors import Outcome, run_jobs, threads_of_job, worker_count
 from pipeline.extraction_groups import ExtractionGroup, Unit, each_job, free_bytes, plan_units
 from pipeline.extraction_pass import extract_group
 from pipeline.job_output import WorkerDiedError
@@ -234,8 +234,7 @@ def _shares(siblings: Sequence[Planned], processes: int) -> Mapping[bool, int]:
     """
     finals = sum(bool(planned.columns) for planned in siblings)
     together = {True: finals, False: len(siblings) - finals}
-    cores = worker_count(None)
-    return {final: max(1, cores // max(1, min(processes, jobs))) for final, jobs in together.items()}
+    return {final: threads_of_job(min(processes, jobs)) for final, jobs in together.items()}
 
 
 def _perform(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.executors import run_jobs, worker_count
+from pipeline.executors import run_jobs, threads_of_job, worker_count
 from pipeline.stage_run import one_line
 from stages.errors import ProbeError
 
@@ -113,12 +113,27 @@ def test_a_job_that_leaves_its_process_is_a_failure(tasks) -> None:
     assert isinstance(outcomes[3], BaseException)
 
 
-def test_workers_keep_to_their_share_of_the_cores(tasks) -> None:
+def test_workers_keep_to_their_share_of_the_cores(tasks, monkeypatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     share = max(1, worker_count(None) // 2)
     for _, (pools, variable) in run_jobs(tasks.threads, range(2), workers=2):
         assert pools
         assert max(pools) <= share
         assert variable == str(share)
+
+
+def test_a_job_takes_no_more_threads_than_the_environment_allows(monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.executors.worker_count", lambda _asked: 8)
+    for allowed, together, threads in (
+        ("3", 1, 3),
+        ("3", 4, 2),
+        ("16", 1, 8),
+        ("", 2, 4),
+        ("0", 1, 8),
+        ("x", 1, 8),
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+        assert threads_of_job(together) == threads
 
 
 def test_asked_for_workers_are_given_and_else_one_a_core() -> None:

@@ -193,8 +193,19 @@ def test_after_a_change_of_probe_only_probes_and_join_run(workshop, finished: St
     assert {name.split("/")[1] for name in new} == {"linear_probe"}
     assert all(after[name] == before[name] for name in results - new)
     assert run(study).nothing_to_do
-    # Back to the old settings: the newest complete attempt was made with others, so it is made again.
-    assert run(workshop.load(EVERYTHING), ("probe",), workers=1).done == outcome.done
+    # Back to the old settings: the results of before are there still, and count again.
+    back = workshop.load(EVERYTHING)
+    assert run(back, ("probe",), workers=1).done == ()
+    assert run(back, ("join",)).joined is not None
+    assert contents(back.output)["scores.csv"] == before["scores.csv"]
+
+
+def test_the_report_says_why_a_score_is_missing(workshop, finished: Study) -> None:
+    study = workshop.load({**EVERYTHING, "probe": {"folds": 3}})
+    joined = run(study, ("join",)).joined
+    assert joined is not None
+    why = f"{NET} on colours, linear probe: missing (changed since: probe.folds: 2 -> 3)"
+    assert why in (study.output / "report.md").read_text(encoding="utf-8").replace("\\", "")
 
 
 def test_after_a_change_of_the_report_only_the_join_is_stale(workshop, finished: Study) -> None:
