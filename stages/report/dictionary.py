@@ -116,7 +116,10 @@ DICTIONARY: dict[str, str] = {
     **{f"regimes.*.correlation.{key}": text for key, text in _CORRELATION.items()},
     **{f"regimes.*.per_dataset.*.{key}": text for key, text in _CORRELATION.items()},
     "regimes.*.correlation.bootstrap": "interval of r, draws counted, band around the line (log odds)",
-    "regimes.*.correlation.leave_one_dataset_out": "range of r with one data set left out, and which",
+    "regimes.*.correlation.leave_one_dataset_out": (
+        "range of r with one data set left out, and which: over the same backbones, by the same rule for gaps; "
+        "null below 4 backbones or 3 data sets, or where the others no longer link the backbones"
+    ),
     "regimes.*.correlation.best": "backbone with the highest mean log odds; null with fewer than two means",
     "regimes.*.correlation.ties_with_best": (
         "backbones whose mean is not significantly different from it (paired t over data sets, raw p > 0.05); "

@@ -117,10 +117,10 @@ class _Regime:
         if found.verdict != "defined":
             return told
         told["bootstrap"] = bootstrap(x, y, draws=self.draws, seed=self.seed)
-        complete = over.complete.loc[[n for n in over.complete.index if self._top1(n) is not None]]
-        top1 = log_odds([self._top1(name) or np.nan for name in complete.index])
-        columns = [str(name) for name in complete.columns]
-        told["leave_one_dataset_out"] = leave_one_out(top1, complete.to_numpy(dtype=float), columns)
+        without = over.without_each()
+        if without is not None:
+            rest = without.loc[[name for name in without.index if self._top1(name) is not None]]
+            told["leave_one_dataset_out"] = leave_one_out(x, rest.to_numpy(dtype=float), list(rest.columns))
         return told
 
     def _dataset(self, column: pd.Series[float]) -> dict[str, Any]:

@@ -204,6 +204,38 @@ def test_the_additive_model_compares_only_what_is_linked():
     assert list(averages(wide, "additive_model").means.index) == ["a", "b"]
 
 
+def test_what_the_additive_model_did_not_use_is_not_counted_but_named(make_row):
+    """a and b share nothing with c and d: one data set entered the means."""
+    cells = {"a": ("x", 0.5), "b": ("x", 0.6), "c": ("y", 0.7), "d": ("y", 0.8)}
+    rows = [make_row(backbone=b, dataset=d, value=v, imagenet_top1=v + 0.1) for b, (d, v) in cells.items()]
+    found = statistics(join_scores(rows), missing="additive_model")
+    part = found["regimes"]["linear_probe"]
+    assert (part["datasets"], part["left_out"]) == (["x"], ["c", "d"])
+    assert part["rule"].endswith("not linked with them by common data sets and left out: c, d, y")
+    assert "fewer than 2 data sets" in part["correlation"]["text"]
+    assert "over 1 data set" in found["advice"][0]
+
+
+def test_leaving_one_data_set_out_keeps_backbones_and_rule(make_study):
+    """Five of ten backbones lack a data set: r and its range are over all ten, refitted."""
+    rows = [s for s in make_study(10, 4, ["linear_probe"]) if s.backbone > "net_04" or s.dataset != "set_00"]
+    table = join_scores(rows)
+    correlation = statistics(table, missing="additive_model")["regimes"]["linear_probe"]["correlation"]
+    x = log_odds([table.imagenet_top1[name] for name in table.backbones])
+    wide = table.matrix("linear_probe")
+    brute = [
+        float(np.corrcoef(x, averages(wide.drop(columns=[name]), "additive_model").means)[0, 1])
+        for name in wide
+    ]
+    assert correlation["models"] == 10
+    assert correlation["leave_one_dataset_out"]["range"] == pytest.approx([min(brute), max(brute)])
+    chain = wide.mask(wide.notna())
+    for row in range(10):  # backbone k has data sets k and k + 1, so each of them is a link
+        chain.iloc[row, [min(row, 2), min(row, 2) + 1]] = wide.iloc[row, [min(row, 2), min(row, 2) + 1]]
+    assert len(averages(chain, "additive_model").means) == 10
+    assert averages(chain, "additive_model").without_each() is None
+
+
 def test_complete_backbones_are_a_stated_rule(make_study):
     rows = [s for s in make_study(5, 3) if (s.backbone, s.dataset) != ("net_02", "set_01")]
     part = statistics(join_scores(rows))["regimes"]["fine_tune"]
@@ -341,7 +373,8 @@ def test_the_bootstrap_is_what_it_says():
 def test_leaving_one_data_set_out_names_the_ends():
     x = np.array([0.0, 1.0, 2.0, 3.0])
     wide = np.column_stack([x, x, -9 * x[::-1] * [0, 1, 0, 1]])
-    found = leave_one_out(x, wide, ["a", "b", "odd"])
+    means = averages(pd.DataFrame(wide)).without_each().to_numpy()
+    found = leave_one_out(x, means, ["a", "b", "odd"])
     assert found["without_highest"] == "odd"
     assert found["range"][1] == pytest.approx(1.0)
     brute = [np.corrcoef(x, np.delete(wide, d, axis=1).mean(axis=1))[0, 1] for d in range(3)]
