@@ -1,7 +1,7 @@
 """What lies behind the scores: predictions, selection paths and training curves, read from the ledger.
 
 The tests of every two models are the slow part of a join; what they found is remembered beside the results
-by the records it was found in, so that a page is never waited for because of them.
+by the content that it was found in, so that a page is never waited for because of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Rows = Sequence[tuple[Score, Record | None]]
 """A row of scores.csv and the record that it comes from."""
 
-PAIR_RECIPE = 1
+PAIR_RECIPE = 2
 """Grows when the same predictions would be tested otherwise."""
 MEMORY = "pairs.json"
 
@@ -88,17 +88,23 @@ def pair_tests(
     before, now, lost = _recall(output), {}, []
     for (dataset, regime), members in groups.items():
         place = [PAIR_RECIPE, dataset, regime, metrics[dataset]]
-        key = sha256_of([*place, [score.source for score, _ in members]])
+        key = sha256_of([*place, [_identity(*member) for member in members]])
         if key not in before:
             predictions, gone = _all_predictions(members)
             lost += gone
-            key = sha256_of([*place, [one.source for one in predictions]])
+            there = {one.source for one in predictions}
+            key = sha256_of([*place, [_identity(*m) for m in members if m[0].source in there]])
         if key not in before:
             with reporter.bar(f"comparing backbones on {dataset}", "pairs") as progress:
                 before[key] = [asdict(t) for t in test_pairs(predictions, metrics, progress=progress)]
         now[key] = before[key]
     write_file(output / MEMORY, json.dumps({"digest": sha256_of(now), "tests": now}).encode())
     return [PairTest(**fields) for tests in now.values() for fields in tests], lost
+
+
+def _identity(score: Score, record: Record) -> list[Any]:
+    """Return which model was tested, and on which predictions: a file name comes back with other content."""
+    return [label(score), score.seed, score.source, record.files.get(".npz")]
 
 
 def _all_predictions(members: Sequence[tuple[Score, Record]]) -> tuple[list[Predictions], list[str]]:

@@ -127,13 +127,14 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
         contents = table_files(table, numbers)
         remarks.append('no figures and no report.html: install them with pip install "penultimate[report]"')
     contents |= findings.files
-    before = (join_stamp.read_stamp(plan) or {"files": []})["files"]
+    before = join_stamp.read_stamp(plan)
     for name, content in contents.items():
         make_folder((output / name).parent)
         write_file(output / name, content)
     join_stamp.write_stamp(plan, rows, list(contents), remarks, findings.lines)
-    for name in set(before) - set(contents):  # the figures of a regime that the study no longer has
-        (output / name).unlink(missing_ok=True)
+    for name in join_stamp.outdated(before, contents):
+        if not (output / name).is_dir():
+            (output / name).unlink(missing_ok=True)
     files = tuple(output / name for name in contents)
     return JoinOutcome(table, numbers, files, True, tuple(remarks), findings.lines)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,12 +16,18 @@ from pipeline.foreign import published
 from pipeline.jobs import State
 from pipeline.join_rows import part_rows, score_rows
 from pipeline.kept_figures import kept_digest
+from pipeline.ledger import Record
 from pipeline.plan import Plan
 
-JOIN_RECIPE = 3
+JOIN_RECIPE = 4
 """Grows when the same results would be joined to other numbers or drawn otherwise."""
 STAMP = "join.json"
 """Which results the files on disk were made from."""
+_PLACE = re.compile(r"(figures/)?[^/\\]+")
+_MADE = re.compile(
+    r"figures/[^/\\]+\.(pdf|png)|(report|scores|statistics|few_examples|convergence|regularisation"
+    r"|read_outs|rankings)\.(html|md|csv|parquet|json)"
+)
 
 
 def join_state(plan: Plan) -> tuple[State, str]:
@@ -40,8 +47,21 @@ def read_stamp(plan: Plan) -> dict[str, Any] | None:
         stamp = json.loads((plan.study.output / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(stamp, dict) and stamp.get("files") and {"made_from", "remarks"} <= set(stamp)
-    return stamp if known else None
+    if not isinstance(stamp, dict) or not isinstance(stamp.get("made_from"), str) or not stamp.get("files"):
+        return None
+    texts = [stamp["files"], stamp.get("remarks"), stamp.get("findings", [])]
+    if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in texts):
+        return None
+    return stamp if all(_PLACE.fullmatch(name) for name in stamp["files"]) else None
+
+
+def outdated(before: dict[str, Any] | None, names: Iterable[str]) -> list[str]:
+    """Return what an earlier join made and this one did not, as the figures of a regime that is no longer there.
+
+    The stamp comes with a folder, perhaps from somebody else: only what a join can have made is named.
+    """
+    left = set(before["files"] if before else ()) - set(names)
+    return sorted(name for name in left if _MADE.fullmatch(name))
 
 
 def write_stamp(
@@ -64,7 +84,10 @@ def _made_from(plan: Plan, rows: Rows) -> str:
         {
             "recipe": JOIN_RECIPE,
             "report_extra": has_report_extra(),
-            "rows": [[score.job, score.status, score.source, score.imagenet_top1] for score, _ in rows],
+            "rows": [
+                [score.job, score.status, score.source, score.imagenet_top1, *_content(record)]
+                for score, record in rows
+            ],
             **_other_experiments(plan),
             "foreign": [
                 asdict(score) for score, record in rows if record is None and score.value is not None
@@ -76,16 +99,27 @@ def _made_from(plan: Plan, rows: Rows) -> str:
     )
 
 
+def _content(record: Record | None) -> list[Any]:
+    """Return what tells a record from another of its file name, and whether its arrays are there."""
+    if record is None:
+        return []
+    arrays = record.path.with_suffix(".npz")
+    try:
+        return [record.digest, arrays.stat().st_size if ".npz" in record.files else 0]
+    except OSError:
+        return [record.digest, None]
+
+
 def _other_experiments(plan: Plan) -> dict[str, Any]:
     """Return what the files of the other experiments depend on; nothing where there are none."""
-    parts = [row.score for row in part_rows(plan, {})]
+    parts = [(row.score, row.record) for row in part_rows(plan, {})]
     from pipeline.join_read_outs import read_out_records
 
     order = plan.study.regularisation
     found = {
         "settings": None if order is None else order.model_dump(),
-        "parts": [[score.job, score.status, score.source] for score in parts],
-        "read_outs": sorted(record.path.name for record in read_out_records(plan).values()),
+        "parts": [[score.job, score.status, score.source, *_content(record)] for score, record in parts],
+        "read_outs": sorted([r.path.name, r.digest] for r in read_out_records(plan).values()),
         "analysis": kept_digest(plan.study.output),
     }
     return {name: value for name, value in found.items() if value}

@@ -48,6 +48,8 @@ class Record:
     attempt: int
     files: Mapping[str, str]
     """SHA-256 of the files beside it, by suffix."""
+    digest: str
+    """SHA-256 of its text: another attempt under the same file name has another one."""
 
     @functools.cached_property
     def spec_digest(self) -> str:
@@ -144,6 +146,7 @@ def read_record(path: Path) -> Record:
             path=path,
             attempt=attempt_of(path),
             files=body["files"],
+            digest=digest,
         )
     except StudyError:
         raise

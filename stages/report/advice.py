@@ -41,30 +41,61 @@ def _overall(statistics: Mapping[str, Any], regime: Regime) -> Iterator[str]:
     """The best mean of a regime, and which backbones the data sets cannot tell from it."""
     part = statistics["regimes"][regime]
     order = sorted(part["means"], key=lambda name: -part["means"][name]["mean_log_odds"])
+    left_out, among = part["left_out"], _among(part)
     if len(order) < 2:
+        if len(left_out) + len(order) > 1 and part["datasets"]:
+            yield f"{REGIME_NAMES[regime]}: {among}, so no best mean is named"
         return
-    best, close = part["correlation"]["best"], part["correlation"]["ties_with_best"]
+    best = part["correlation"]["best"]
     how = ", by the additive model," if part["rule"].startswith("additive model") else ""
-    lead = f"{REGIME_NAMES[regime]}: {best} has the highest mean{how} over {_count(part['datasets'], 'data set')}"
-    if close is None:
-        yield f"{lead}; with fewer than three data sets nothing is said of how sure that is"
+    lead = f"{best} has the highest mean{how} over {_count(part['datasets'], 'data set')}"
+    lead = f"{REGIME_NAMES[regime]}: {f'{among}; of them ' if left_out else ''}{lead}"
+    gaps = f"; left out for gaps: {_list(left_out)}" if left_out else ""
+    rest = ", ".join(_standing(part))
+    if part["correlation"]["ties_with_best"] is None:
+        rest = f", {rest}" if rest else ""
+        yield f"{lead}{rest}; with fewer than three common data sets nothing is said of how sure that is{gaps}"
         return
-    others = [name for name in order if name in close and name != best]
-    rest = f"not significantly ahead of {_list(others)}" if others else "significantly ahead of every other"
-    untested = part["correlation"]["not_tested"]
-    if untested:
-        rest += f", not compared with {_list(untested)} for want of three common data sets"
-    yield f"{lead}{_lead(part, best, order[1])}, {rest} (paired t over data sets, raw p against {LEVEL})"
+    yield f"{lead}{_lead(part, best, order[1])}, {rest} (paired t over data sets, raw p against {LEVEL}){gaps}"
+
+
+def _among(part: Mapping[str, Any]) -> str:
+    """How many backbones have a mean, and why not all."""
+    has, every = len(part["means"]), len(part["means"]) + len(part["left_out"])
+    if part["rule"].startswith("additive model"):
+        return f"{has} of {every} backbones {'is' if has == 1 else 'are'} linked by common data sets"
+    return f"{has or 'none'} of {every} backbones {'has' if has < 2 else 'have'} a score on every data set"
+
+
+def _standing(part: Mapping[str, Any]) -> Iterator[str]:
+    """Whom the best mean is ahead of, and whom not."""
+    correlation = part["correlation"]
+    best, ahead, untested = correlation["best"], correlation["ahead_of_best"], correlation["not_tested"]
+    close = correlation["ties_with_best"]
+    if close is not None:
+        others = [name for name in close if name != best and name not in ahead]
+        clear = len(part["means"]) - len(close) - len(untested)
+        some = ahead or untested or part["left_out"]
+        if others:
+            yield f"not significantly ahead of {_list(others)}"
+        elif clear:
+            yield f"significantly ahead of {_others(clear) if some else 'every other'}"
+    if ahead:
+        yield f"significantly behind {_list(ahead)} on their common data sets"
+    if untested and close is not None:
+        yield f"not compared with {_list(untested)} for want of three common data sets"
 
 
 def _lead(part: Mapping[str, Any], best: str, second: str) -> str:
-    """By how much the best mean is ahead of the next, with its interval."""
+    """By how much the best mean is ahead of the next on their common data sets, with its interval."""
     for test in part["paired_t_tests"]:
         if {test["first"], test["second"]} == {best, second} and test["interval"] is not None:
             sign = 1 if test["first"] == best else -1
             low, high = sorted(sign * end for end in test["interval"])
             odds = f"{sign * test['mean']:+.2f} log odds [{low:+.2f}, {high:+.2f}]"
-            return f" ({odds} against {second}, the next)"
+            some = test["datasets"] < len(part["datasets"])
+            where = f", over their {test['datasets']} common data sets" if some else ""
+            return f" ({odds} against {second}, the next{where})"
     return ""
 
 
@@ -84,11 +115,15 @@ def _per_dataset(table: TransferTable, statistics: Mapping[str, Any], regime: Re
     order = sorted(winners, key=lambda name: -len(winners[name]))
     words = "; ".join(f"{name} on {_list(winners[name])}" for name in order)
     tested = [part for part in compared.values() if part["ties_with_best"] is not None]
-    tied = [part for part in tested if len(part["ties_with_best"]) > 1]
+    tied = [part for part in tested if set(part["ties_with_best"]) - {part["best"], *part["ahead_of_best"]}]
     sure = (
         f"; on {len(tied)} of {len(tested)} data sets another is not significantly different from the best"
         if tested
         else ""
+    )
+    against = [name for name, part in compared.items() if part["ahead_of_best"]]
+    sure += (
+        f"; on {_list(against)} the lowest seeds, which are tested, contradict the means" if against else ""
     )
     yield f"{REGIME_NAMES[regime]}, the best on single data sets: {words}{sure}"
 
@@ -161,6 +196,11 @@ def _list(names: Sequence[str], most: int = 6) -> str:
     if len(names) > most:
         return f"{', '.join(shown)} and {len(names) - most} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def _others(number: int) -> str:
+    """How many others."""
+    return f"{number} other" if number == 1 else f"{number} others"
 
 
 def _count(items: Sequence[str], noun: str) -> str:

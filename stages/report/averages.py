@@ -22,10 +22,20 @@ class Averages:
     """Morey's; NaN where the table behind them is incomplete or too small."""
     datasets: tuple[str, ...]
     """What the means are over."""
-    complete: pd.DataFrame
-    """The backbones with a score on every one of those data sets."""
+    cells: pd.DataFrame
+    """What they were taken from: those backbones and data sets, NaN where the rule allows for gaps."""
     rule: str
     """How missing cells were handled, in words."""
+
+    def without_each(self) -> pd.DataFrame | None:
+        """Return the means by the same rule with each data set left out in turn: backbones x what is left out.
+
+        None where without one of them the others no longer link the same backbones, or none are left.
+        """
+        rest = {name: self.cells.drop(columns=[name]) for name in self.cells.columns}
+        if len(rest) < 2 or any(len(_connected(part)) < len(part) for part in rest.values()):
+            return None
+        return pd.DataFrame({str(name): _additive(part) for name, part in rest.items()})
 
 
 def averages(wide: pd.DataFrame, missing: MissingRule = "complete_backbones") -> Averages:
@@ -48,22 +58,28 @@ def averages(wide: pd.DataFrame, missing: MissingRule = "complete_backbones") ->
     complete = scored.dropna(axis=0, how="any")
     bars = _bars(complete)
     means = complete.mean(axis=1)
-    rule = "the table is complete"
+    cells, rule = complete, "the table is complete"
     if wide.isna().to_numpy().any():
         rule = f"complete backbones only: {len(complete)} of {len(wide)} have a score on every data set"
         if not len(complete) and len(scored):
             rule += '; missing = "additive_model" in [report] would take every cell that exists'
         if missing == "additive_model":
-            fitted = _connected(scored)
-            means, bars = _additive(fitted), bars if len(complete) == len(fitted) else bars * np.nan
+            cells = _connected(scored)
+            means, bars = _additive(cells), bars if len(complete) == len(cells) else bars * np.nan
             rule = (
-                f"additive model, backbone + data set, fitted to the {int(fitted.notna().to_numpy().sum())} "
-                f"cells that exist; {len(fitted)} of {len(wide)} backbones, no error bars"
+                f"additive model, backbone + data set, fitted to the {int(cells.notna().to_numpy().sum())} "
+                f"cells that exist; {len(cells)} of {len(wide)} backbones, no error bars"
+            )
+            apart = [str(name) for axis in (0, 1) for name in scored.axes[axis].difference(cells.axes[axis])]
+            rule += (
+                f"; not linked with them by common data sets and left out: {', '.join(apart)}"
+                if apart
+                else ""
             )
         empty = [str(name) for name in wide.columns if name not in scored.columns]
         rule += f"; without any score and left out: {', '.join(empty)}" if empty else ""
-    datasets = tuple(str(name) for name in scored.columns)
-    return Averages(means, bars.reindex(means.index), datasets, complete, rule)
+    datasets = tuple(str(name) for name in cells.columns)
+    return Averages(means, bars.reindex(means.index), datasets, cells, rule)
 
 
 def _bars(complete: pd.DataFrame) -> pd.Series[float]:
@@ -74,7 +90,7 @@ def _bars(complete: pd.DataFrame) -> pd.Series[float]:
 
 
 def _connected(scored: pd.DataFrame) -> pd.DataFrame:
-    """The largest part of the table in which every two backbones are linked by shared data sets."""
+    """The largest part of the table in which every two backbones are linked by common data sets."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -91,7 +107,9 @@ def _connected(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def _additive(fitted: pd.DataFrame) -> pd.Series[float]:
-    """Least-squares backbone effects, at the mean of the data set effects."""
+    """Least-squares backbone effects, at the mean of the data set effects; without gaps the mean."""
+    if not fitted.isna().to_numpy().any():
+        return fitted.mean(axis=1)
     models, datasets = fitted.shape
     rows, columns = np.nonzero(fitted.notna().to_numpy())
     design = np.zeros((len(rows), models + datasets))

@@ -109,24 +109,37 @@ DICTIONARY: dict[str, str] = {
     "imagenet_top1.*": "fraction, of each backbone; null = unknown, then it enters no correlation",
     "regimes.*.rule": "how missing cells were handled in the means, in words",
     "regimes.*.datasets": "data sets that the means are over",
-    "regimes.*.left_out": "backbones without a score on every one of those data sets: in no mean",
+    "regimes.*.left_out": "backbones of the regime that are in no mean because of gaps",
     "regimes.*.means.*.mean_log_odds": "mean over data sets of the log odds",
     "regimes.*.means.*.bar": "see definitions",
     "regimes.*.means.*.as_fraction": "fraction with those log odds; not the mean of the scores",
     **{f"regimes.*.correlation.{key}": text for key, text in _CORRELATION.items()},
     **{f"regimes.*.per_dataset.*.{key}": text for key, text in _CORRELATION.items()},
     "regimes.*.correlation.bootstrap": "interval of r, draws counted, band around the line (log odds)",
-    "regimes.*.correlation.leave_one_dataset_out": "range of r with one data set left out, and which",
+    "regimes.*.correlation.leave_one_dataset_out": (
+        "range of r with one data set left out, and which: over the same backbones, by the same rule for gaps; "
+        "null below 4 backbones or 3 data sets, or where the others no longer link the backbones"
+    ),
     "regimes.*.correlation.best": "backbone with the highest mean log odds; null with fewer than two means",
     "regimes.*.correlation.ties_with_best": (
         "backbones whose mean is not significantly different from it (paired t over data sets, raw p > 0.05); "
-        "null = not tested, for which three data sets are needed"
+        "null = not tested, for which three data sets are needed; with those of them in ahead_of_best"
+    ),
+    "regimes.*.correlation.ahead_of_best": (
+        "backbones significantly ahead of it on the data sets that both have (raw p): with gaps, tests and means "
+        "are over different data sets"
     ),
     "regimes.*.correlation.not_tested": "backbones with a mean that no test compared with the best",
     "regimes.*.per_dataset.*.not_tested": "backbones with a score that no test compared with the best",
     "regimes.*.per_dataset.*.bootstrap": "as for the mean over data sets",
     "regimes.*.per_dataset.*.best": "backbone with the highest score",
-    "regimes.*.per_dataset.*.ties_with_best": "not significantly different from it; null = not tested",
+    "regimes.*.per_dataset.*.ties_with_best": (
+        "not significantly different from it, with those in ahead_of_best; null = not tested"
+    ),
+    "regimes.*.per_dataset.*.ahead_of_best": (
+        "backbones that the test of the lowest seeds puts ahead of it: the seeds contradict their mean"
+    ),
+    "regimes.*.per_dataset.*.tested_seeds": "seeds that were tested, where a score is a mean over several",
     "regimes.*.paired_t_tests[].first": "backbone that the second is subtracted from",
     "regimes.*.paired_t_tests[].second": "backbone that is subtracted",
     "regimes.*.paired_t_tests[].datasets": "data sets that both have",
@@ -142,6 +155,8 @@ DICTIONARY: dict[str, str] = {
     "pairs[].test": "which test",
     "pairs[].p_value": "two-sided",
     "pairs[].p_holm": "Holm over the pairs of this data set and regime",
+    "pairs[].first_seed": "seed of the first model that was tested; null where it has none",
+    "pairs[].second_seed": "of the second",
     "pairs[].draws": "made by a test that draws; 0 = exact",
     "regime_comparisons[].first": "regime that the second is subtracted from",
     "regime_comparisons[].second": "regime that is subtracted",

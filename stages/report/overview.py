@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,22 +92,46 @@ def _best_mean(part: Mapping[str, Any]) -> str:
     if best is None:
         return "-"
     score = 100 * part["means"][best]["as_fraction"]
-    return f"{best} {score:.1f}{_standing(part['correlation'])}"
+    standing = _standing(
+        part["correlation"], len(part["means"]), "behind {} on common data sets", part["left_out"]
+    )
+    return f"{best} {score:.1f}{standing}"
 
 
 def _best_single(part: Mapping[str, Any], values: Any) -> str:
     """The best backbone of a data set and regime."""
     best = part["best"]
-    return "-" if best is None else f"{best} {100 * values[best]:.1f}{_standing(part)}"
+    if best is None:
+        return "-"
+    standing = _standing(
+        part, int(values.notna().sum()), "not tested against {}: the lowest seeds contradict the means"
+    )
+    return f"{best} {100 * values[best]:.1f}{standing}"
 
 
-def _standing(part: Mapping[str, Any], most: int = 4) -> str:
-    """Who cannot be told from the best; beyond a handful, how many more."""
-    if part["ties_with_best"] is None:
-        return " (not tested)"
-    others = [name for name in part["ties_with_best"] if name != part["best"]]
-    untested = f"; {len(part['not_tested'])} not tested" if part["not_tested"] else ""
-    if not others:
-        return f" (ahead of every other{untested})"
-    more = f" and {len(others) - most} more" if len(others) > most else ""
-    return f" (or {', '.join(others[:most])}{more}{untested})"
+def _standing(part: Mapping[str, Any], models: int, ahead: str, left_out: Sequence[str] = ()) -> str:
+    """Who cannot be told from the best, and whom nothing is said of, in brackets."""
+    ties, untested, before = part["ties_with_best"], part["not_tested"], part["ahead_of_best"]
+    notes = [ahead.format(_few(before))] if before else []
+    if ties is None:
+        notes.append("not tested")
+    elif others := [name for name in ties if name != part["best"] and name not in before]:
+        notes.insert(0, f"or {_few(others)}")
+    elif models > len(ties) + len(untested):
+        some = before or untested or left_out
+        notes.insert(0, f"ahead of {_others(models - len(ties) - len(untested)) if some else 'every other'}")
+    notes += [f"{len(untested)} not tested"] if untested and ties is not None else []
+    notes += [f"{len(left_out)} left out for gaps"] if left_out else []
+    seeds = part.get("tested_seeds")
+    notes += [f"test of seed {', '.join(map(str, seeds))}"] if seeds else []
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _others(number: int) -> str:
+    """How many others."""
+    return f"{number} other" if number == 1 else f"{number} others"
+
+
+def _few(names: Sequence[str], most: int = 4) -> str:
+    """Names in a row; beyond a handful, how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

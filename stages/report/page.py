@@ -163,7 +163,7 @@ def _contents(
         "columns": columns,
         "rows": rows,
         "problems": problems(table, details),
-        "unfinished": any(table.counts()[key] for key in ("failed", "missing", "partial")),
+        "unfinished": any(score.status in ("failed", "missing") for score in table.scores),
         "ringed": any(part["correlation"]["ties_with_best"] for part in statistics["regimes"].values()),
         "definitions": [*_rules(statistics), *statistics["definitions"].items()],
     }

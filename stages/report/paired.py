@@ -77,15 +77,28 @@ def close_to_best_mean(
     -------
     tuple of str or None and list of str or None
         The best (None without two means), and every backbone, the best among them, whose raw p against the
-        best exceeds 0.05, or which equals it on every data set; None where nothing was tested against it.
+        best exceeds 0.05, or which equals it on every data set, or which is ahead of it (`ahead_of_mean`);
+        None where no other mean was tested against it.
     """
+    tests = list(tests)
     if len(means) < 2:
         return None, None
     best = max(means, key=lambda name: means[name])
     against = {t.second if t.first == best else t.first: t for t in tests if best in (t.first, t.second)}
-    if not against:
+    if not set(against) & set(means):
         return best, None
-    return best, [n for n in means if n == best or (n in against and _undecided(against[n]))]
+    ahead = ahead_of_mean(best, tests)
+    return best, [n for n in means if n in (best, *ahead) or (n in against and _undecided(against[n]))]
+
+
+def ahead_of_mean(best: str | None, tests: Iterable[PairedTest]) -> list[str]:
+    """Return the backbones significantly ahead of the best mean on the data sets that both have.
+
+    With gaps, means are over other data sets than a test: the additive model links backbones through third
+    ones, and a backbone that lacks a data set may have no mean.
+    """
+    found = [(t.second, t) if t.first == best else (t.first, t) for t in tests if best in (t.first, t.second)]
+    return [name for name, t in found if not _undecided(t) and (t.mean < 0) == (t.first == best)]
 
 
 def _undecided(test: PairedTest) -> bool:

@@ -42,6 +42,9 @@ class PairTest:
     """Holm's correction over all pairs of this data set and regime."""
     draws: int
     """Made by a test that draws; 0 for an exact one."""
+    first_seed: int | None = None
+    second_seed: int | None = None
+    """Of the trained models that were tested: of several seeds of a backbone, the lowest."""
 
 
 def test_pairs(
@@ -130,7 +133,8 @@ def _tested(
         else:
             p_value, made = per_class_exchange(right_a, right_b, a.labels, draws=draws, seed=stream)
             test = "exchange per class, mean per-class accuracy"
-    return PairTest(a.dataset, a.regime, a.backbone, b.backbone, difference, test, p_value, p_value, made)
+    names = a.dataset, a.regime, a.backbone, b.backbone
+    return PairTest(*names, difference, test, p_value, p_value, made, a.seed, b.seed)
 
 
 def _relevance(one: Predictions) -> NDArray[Any]:
@@ -176,9 +180,25 @@ def ties_with_best(tests: Iterable[PairTest], values: Mapping[str, float]) -> tu
     -------
     tuple of str and list of str
         The best, and every model (the best among them) whose **raw** p against the best exceeds 0.05:
-        "not significantly different from the best", which is not the same as equivalent to it.
+        "not significantly different from the best", which is not the same as equivalent to it. Whoever a test
+        puts ahead of the best is not behind it and stays too (`ahead_of`).
     """
+    tests = list(tests)
     best = max(values, key=lambda name: values[name])
     p_of = {frozenset((t.first, t.second)): t.p_value for t in tests}
-    kept = [name for name in values if name == best or p_of.get(frozenset((name, best)), 0.0) > LEVEL]
+    ahead = ahead_of(best, tests)
+    kept = [n for n in values if n == best or n in ahead or p_of.get(frozenset((n, best)), 0.0) > LEVEL]
     return best, kept
+
+
+def ahead_of(best: str, tests: Iterable[PairTest]) -> list[str]:
+    """Return the models that a test puts significantly ahead of the best.
+
+    Scores are means over seeds, tests compare the lowest seeds: they may contradict each other.
+    """
+    found = [
+        (t.second, t.difference) if t.first == best else (t.first, -t.difference)
+        for t in tests
+        if best in (t.first, t.second) and t.p_value <= LEVEL
+    ]
+    return [name for name, difference in found if difference < 0]

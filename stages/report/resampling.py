@@ -61,17 +61,17 @@ def bootstrap(x: Array, y: Array, *, draws: int = DRAWS, seed: int = 0) -> dict[
     }
 
 
-def leave_one_out(x: Array, wide: Array, names: list[str]) -> dict[str, Any] | None:
+def leave_one_out(x: Array, means: Array, names: list[str]) -> dict[str, Any] | None:
     """Return the range of r when one data set at a time is left out, and which ones make its ends.
 
     Parameters
     ----------
     x : ndarray of shape (M,)
         Log odds of ImageNet top-1.
-    wide : ndarray of shape (M, D)
-        Log odds of transfer, complete.
+    means : ndarray of shape (M, D)
+        Mean log odds of transfer without each of the D data sets.
     names : list of str
-        Of the D data sets.
+        Of the data sets.
 
     Returns
     -------
@@ -79,11 +79,10 @@ def leave_one_out(x: Array, wide: Array, names: list[str]) -> dict[str, Any] | N
         ``range`` [low, high], ``without_lowest`` and ``without_highest`` (the data set whose absence
         gives each). None below four backbones or three data sets.
     """
-    if len(x) < FEWEST_FOR_INTERVAL or wide.shape[1] < 3 or alike(x):
+    if len(x) < FEWEST_FOR_INTERVAL or means.shape[1] < 3 or alike(x):
         return None
-    rest = (wide.sum(axis=1, keepdims=True) - wide) / (wide.shape[1] - 1)
-    if (np.ptp(rest, axis=0) <= SAME).any():
+    if (np.ptp(means, axis=0) <= SAME).any():
         return None
-    r = [float(np.corrcoef(x, rest[:, d])[0, 1]) for d in range(wide.shape[1])]
+    r = [float(np.corrcoef(x, means[:, d])[0, 1]) for d in range(means.shape[1])]
     low, high = int(np.argmin(r)), int(np.argmax(r))
     return {"range": [r[low], r[high]], "without_lowest": names[low], "without_highest": names[high]}

@@ -115,7 +115,10 @@ def _score_entry(cell: Mapping[Any, Any], shade: float, single: Mapping[str, Any
     best = cell["backbone"] == single["best"]
     tied = not best and cell["backbone"] in (single["ties_with_best"] or ())
     classes = f"h{step}{' best' if best else ''}{' tied' if tied else ''}"
-    standing = ", the best" if best else (", not significantly different from the best" if tied else "")
+    standing = ", not significantly different from the best" if tied else ""
+    if cell["backbone"] in single["ahead_of_best"]:
+        standing = ", ahead of the best on the tested seeds"
+    standing = ", the best" if best else standing
     return Entry(text, repr(float(cell["value"])), shade=classes, hint=hint + standing)
 
 

@@ -18,8 +18,8 @@ from stages.report.comparison import compare_regimes
 from stages.report.correlation import Correlation, correlate
 from stages.report.dictionary import COLUMNS, DEFINITIONS, DICTIONARY
 from stages.report.logodds import fraction, log_odds
-from stages.report.paired import PairedTest, close_to_best_mean, paired_tests
-from stages.report.pairwise import PairTest, ties_with_best
+from stages.report.paired import PairedTest, ahead_of_mean, close_to_best_mean, paired_tests
+from stages.report.pairwise import PairTest, ahead_of, ties_with_best
 from stages.report.resampling import DRAWS, bootstrap, leave_one_out
 from stages.report.table import TransferTable
 
@@ -92,35 +92,41 @@ class _Regime:
 
     def found(self) -> dict[str, Any]:
         """Everything that is stated about the regime."""
-        wide = self.table.matrix(self.regime)
+        wide = self.table.matrix(self.regime).loc[list(self.table.in_regime(self.regime)[0])]
         over = averages(wide, self.missing)
         tests = paired_tests(wide)
+        left_out = [str(name) for name in wide.index if name not in over.means.index]
         return {
             "rule": over.rule,
             "datasets": over.datasets,
             "means": _means(over),
-            "left_out": [name for name in wide.index if name not in over.means.index],
-            "correlation": self._overall(over, tests),
+            "left_out": left_out,
+            "correlation": self._overall(over, tests, left_out),
             "per_dataset": {str(name): self._dataset(wide[name].dropna()) for name in wide.columns},
             "paired_t_tests": [asdict(test) for test in tests],
         }
 
-    def _overall(self, over: Averages, tests: Sequence[PairedTest]) -> dict[str, Any]:
+    def _overall(
+        self, over: Averages, tests: Sequence[PairedTest], left_out: Sequence[str]
+    ) -> dict[str, Any]:
         """The correlation with the mean over data sets, the best mean, and those that tie with it."""
         found, x, y = self._correlation(over.means)
         if len(over.datasets) < 2:
             found = Correlation(found.models, "not defined", "fewer than 2 data sets")
+        if found.verdict != "defined" and left_out:
+            found = replace(found, reason=_with_gaps(found.reason, over, left_out))
         best, kept = close_to_best_mean(tests, {str(n): float(v) for n, v in over.means.items()})
         told = {**asdict(found), "text": found.text(), "best": best, "ties_with_best": kept}
         told["not_tested"] = _not_tested(best, over.means.index, tests)
+        told["ahead_of_best"] = ahead_of_mean(best, tests)
         told |= {"bootstrap": None, "leave_one_dataset_out": None}
         if found.verdict != "defined":
             return told
         told["bootstrap"] = bootstrap(x, y, draws=self.draws, seed=self.seed)
-        complete = over.complete.loc[[n for n in over.complete.index if self._top1(n) is not None]]
-        top1 = log_odds([self._top1(name) or np.nan for name in complete.index])
-        columns = [str(name) for name in complete.columns]
-        told["leave_one_dataset_out"] = leave_one_out(top1, complete.to_numpy(dtype=float), columns)
+        without = over.without_each()
+        if without is not None:
+            rest = without.loc[[name for name in without.index if self._top1(name) is not None]]
+            told["leave_one_dataset_out"] = leave_one_out(x, rest.to_numpy(dtype=float), list(rest.columns))
         return told
 
     def _dataset(self, column: pd.Series[float]) -> dict[str, Any]:
@@ -132,6 +138,8 @@ class _Regime:
             "best": None,
             "ties_with_best": None,
             "not_tested": [],
+            "ahead_of_best": [],
+            "tested_seeds": [],
             "bootstrap": None,
         }
         if found.verdict == "defined":
@@ -143,7 +151,18 @@ class _Regime:
             tested = any(best in (test.first, test.second) for test in tests)
             told |= {"best": best, "ties_with_best": kept if tested else None}
             told["not_tested"] = _not_tested(best, column.index, tests)
+            told["ahead_of_best"] = ahead_of(best, tests)
+            told["tested_seeds"] = self._tested_seeds(best, str(column.name), tests)
         return told
+
+    def _tested_seeds(self, best: str, dataset: str, tests: Sequence[PairTest]) -> list[int]:
+        """Which seeds stand for the backbones in the tests against the best, where a score is over several."""
+        cells = self.table.cells
+        here = cells[(cells["regime"] == self.regime) & (cells["dataset"] == dataset)]
+        if not (here["seeds_complete"] > 1).any():
+            return []
+        seeds = {seed for t in tests if best in (t.first, t.second) for seed in (t.first_seed, t.second_seed)}
+        return sorted(seed for seed in seeds if seed is not None)
 
     def _top1(self, name: object) -> float | None:
         """A backbone's ImageNet top-1."""
@@ -158,6 +177,13 @@ class _Regime:
         if found.verdict != "defined" and len(both) < len(y):
             found = replace(found, reason=f"{found.reason} with a known ImageNet top-1")
         return found, x, values
+
+
+def _with_gaps(reason: str, over: Averages, left_out: Sequence[str]) -> str:
+    """The reason why r is not shown, where backbones were left out of the means."""
+    if over.means.empty:
+        return "no backbone has a score on every data set"
+    return f"{reason}; left out for gaps: {', '.join(left_out)}"
 
 
 def _not_tested(

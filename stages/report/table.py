@@ -67,16 +67,34 @@ class TransferTable:
         found: dict[tuple[str, str, str], list[Score]] = {}
         for score in self.scores:
             found.setdefault((label_of(score), score.dataset, score.regime), []).append(score)
+        seeds = self._seeds()
         rows = [
-            self._cell(backbone, dataset, regime, found.get((backbone, dataset, regime), []))
+            self._cell(
+                backbone,
+                dataset,
+                regime,
+                found.get((backbone, dataset, regime), []),
+                seeds.get((backbone, regime)),
+            )
             for regime in self.regimes
             for backbone in self.backbones
             for dataset in self.datasets
         ]
         return pd.DataFrame(rows, columns=list(CELL_COLUMNS))
 
-    def _cell(self, backbone: str, dataset: str, regime: Regime, scores: list[Score]) -> dict[str, object]:
+    def _seeds(self) -> dict[tuple[str, Regime], set[int]]:
+        """The seeds that each backbone has in each regime, on any data set."""
+        found: dict[tuple[str, Regime], set[int]] = {}
+        for score in self.scores:
+            if score.seed is not None:
+                found.setdefault((label_of(score), score.regime), set()).add(score.seed)
+        return found
+
+    def _cell(
+        self, backbone: str, dataset: str, regime: Regime, scores: list[Score], seeds: set[int] | None
+    ) -> dict[str, object]:
         """One row of the cell view."""
+        planned = len(seeds or ()) if scores and all(s.seed is not None for s in scores) else len(scores)
         complete = [s for s in scores if s.value is not None]
         values = [s.value for s in complete if s.value is not None]
         value = float(np.mean(values)) if values else np.nan
@@ -93,9 +111,9 @@ class TransferTable:
             "value": value,
             "log_odds": float(log_odds(clamped)) if values else np.nan,
             "clamped": bool(values) and clamped != value,
-            "status": _status(scores),
+            "status": _status(scores, planned),
             "seeds_complete": len(complete),
-            "seeds_planned": len(scores),
+            "seeds_planned": planned,
             "n_test": n_test,
             "imagenet_top1": self.imagenet_top1.get(backbone),
         }
@@ -109,8 +127,9 @@ class TransferTable:
     def cells(self) -> pd.DataFrame:
         """Tidy view, one row per backbone x dataset x regime; columns ``CELL_COLUMNS``.
 
-        ``status``: complete, partial (some seeds only), diverged, failed, missing, or "not planned"
-        (neither asked for nor delivered). ``clamped``: the value was moved to have finite log odds.
+        ``status``: complete, partial (not all seeds that the backbone has in the regime), diverged, failed,
+        missing, or "not planned" (neither asked for nor delivered). ``clamped``: the value was moved to have
+        finite log odds.
         """
         return self._cells.copy()
 
@@ -136,11 +155,11 @@ class TransferTable:
         return {**counted, "clamped": int(self._cells["clamped"].sum())}
 
 
-def _status(scores: list[Score]) -> CellStatus:
+def _status(scores: list[Score], planned: int) -> CellStatus:
     """What became of a cell, from its seeds."""
     if not scores:
         return "not planned"
     seen = {s.status for s in scores}
     if "complete" in seen:
-        return "complete" if seen == {"complete"} else "partial"
+        return "complete" if seen == {"complete"} and len(scores) == planned else "partial"
     return next(cast(CellStatus, s) for s in ("diverged", "failed", "missing") if s in seen)

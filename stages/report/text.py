@@ -80,12 +80,14 @@ def _aligned(wide: pd.DataFrame) -> str:
 
 def correlation_lines(statistics: Mapping[str, Any]) -> list[str]:
     """Return one line per regime: r between ImageNet top-1 and transfer, or the words that stand for it."""
-    return [
-        f"{REGIME_NAMES[regime]}: r = {part['correlation']['text']}"
-        if part["correlation"]["verdict"] == "defined"
-        else f"{REGIME_NAMES[regime]}: r is {part['correlation']['text']}"
-        for regime, part in statistics["regimes"].items()
-    ]
+    lines = []
+    for regime, part in statistics["regimes"].items():
+        shown = part["correlation"]["verdict"] == "defined"
+        gaps = f"; left out for gaps: {', '.join(part['left_out'])}" if shown and part["left_out"] else ""
+        lines.append(
+            f"{REGIME_NAMES[regime]}: r {'=' if shown else 'is'} {part['correlation']['text']}{gaps}"
+        )
+    return lines
 
 
 def r_text(correlation: Mapping[str, Any], brief: bool = False) -> str:

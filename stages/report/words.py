@@ -75,8 +75,8 @@ def remarks(table: TransferTable) -> list[str]:
 
 
 def problems(table: TransferTable, details: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return every cell without a score, every note of the join and every warning of a job."""
-    return [*_open_cells(table, details), *_rules(table), *table.notes, *_warnings(details)]
+    """Return every cell without a score or a row, every note of the join and every warning of a job."""
+    return [*_open_cells(table, details), *_no_rows(table), *_rules(table), *table.notes, *_warnings(details)]
 
 
 def _open_cells(table: TransferTable, details: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -93,6 +93,18 @@ def _open_cells(table: TransferTable, details: Sequence[Mapping[str, Any]]) -> I
             yield f"{where}: {cell['status']}{why}"
         elif cell["status"] == "partial":
             yield f"{where}: {cell['seeds_complete']} of {cell['seeds_planned']} seeds"
+
+
+def _no_rows(table: TransferTable) -> Iterator[str]:
+    """One line per backbone and regime with combinations that nobody planned or delivered."""
+    cells = table.cells
+    for regime in table.regimes:
+        backbones, datasets = table.in_regime(regime)
+        empty = cells[(cells["regime"] == regime) & (cells["status"] == "not planned")]
+        for name in backbones:
+            own = set(empty["dataset"][empty["backbone"] == name])
+            if lacking := [dataset for dataset in datasets if dataset in own]:
+                yield f"{name}, {REGIME_NAMES[regime]}: no row for {', '.join(lacking)}"
 
 
 def _rules(table: TransferTable) -> Iterator[str]:

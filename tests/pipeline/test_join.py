@@ -262,6 +262,65 @@ def test_a_broken_memory_of_tests_or_statistics_is_made_anew(joined) -> None:
     assert (study.output / "pairs.json").read_bytes() == kept
 
 
+@pytest.mark.usefixtures("bare")
+def test_a_result_of_the_same_name_and_other_content_is_joined_anew(joined, workshop) -> None:
+    """Moved away and run again, an attempt gets its old number: the name says nothing of the content."""
+    study = joined(limitations=["joined anew"])
+    run(study, ("join",))
+    before, tests = rows_of(study)[0]["value"], pair_keys(study)
+    rewrite(study, set_value(0.123))
+    assert join_state(plan(study))[0] == "stale"
+    run(study, ("join",))
+    assert rows_of(study)[0]["value"] == "0.123" != before
+    assert pair_keys(study) == tests  # the predictions are the same
+    rewrite(study, lambda body: body["files"].update({".npz": "0" * 64}))
+    run(study, ("join",))
+    assert not pair_keys(study) & tests
+
+
+def pair_keys(study: Study) -> set[str]:
+    return set(json.loads((study.output / "pairs.json").read_text())["tests"])
+
+
+@pytest.mark.usefixtures("bare")
+def test_predictions_that_go_or_come_back_are_noticed(joined) -> None:
+    study = joined(limitations=["joined anew"])
+    run(study, ("join",))
+    (arrays,) = (study.output / "results" / "linear_probe").glob("*.a1.npz")
+    content = arrays.read_bytes()
+    arrays.unlink()
+    (study.output / "pairs.json").unlink()
+    assert "cannot be read" in "".join(run(study, ("join",)).joined.table.notes)
+    assert run(study, ("join",)).nothing_to_do
+    arrays.write_bytes(content)
+    assert join_state(plan(study))[0] == "stale"
+    assert "cannot be read" not in "".join(run(study, ("join",)).joined.table.notes)
+
+
+@pytest.mark.parametrize(
+    "files", ["ABSOLUTE", "../precious", "precious.csv", "figures", "figures/a.png", 7, [1], ["figures"], {}]
+)
+@pytest.mark.usefixtures("bare")
+def test_a_stamp_of_others_deletes_nothing(joined, files: Any) -> None:
+    """The stamp travels with the study's folder."""
+    study = joined(limitations=["joined anew"])
+    kept = [
+        study.output.parent / "precious",
+        study.output / "precious.csv",
+        study.output / "figures" / "a.png" / "b",
+    ]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine", encoding="utf-8")
+    named = str(kept[0]) if files == "ABSOLUTE" else files
+    stamp = json.loads((study.output / "join.json").read_text(encoding="utf-8"))
+    stamp["files"] = [*stamp["files"], named] if isinstance(named, str) else named
+    (study.output / "join.json").write_text(json.dumps(stamp), encoding="utf-8")
+    run(study, ("join",))
+    assert [path.read_text(encoding="utf-8") for path in kept] == ["mine"] * 3
+    assert run(study, ("join",)).nothing_to_do
+
+
 def test_the_page_has_certificate_and_cache_keys(joined) -> None:
     study = joined()  # as the fixture joined it
     page = (study.output / "report.html").read_text(encoding="utf-8")

@@ -10,6 +10,8 @@ from stages.errors import JoinError
 from stages.metrics import logit_epsilon
 from stages.report import join_scores
 from stages.report.logodds import floor_of
+from stages.report.text import score_table
+from stages.report.words import problems
 
 
 def status_of(table, dataset="pets", backbone="net_a"):
@@ -239,3 +241,22 @@ def test_join_and_statistics_need_no_optional_library(tmp_path):
         "scores_csv(table), statistics_json(found), score_table(table), correlation_lines(found)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, timeout=120)
+
+
+def test_gaps_of_a_table_without_a_plan_are_told(make_row):
+    """Other people's rows say nothing of what is not there: a combination, or one of the seeds."""
+    rows = [
+        make_row(backbone=backbone, dataset=dataset, seed=seed, regime="fine_tune", l2_lambda=None)
+        for backbone in ("net_a", "net_b")
+        for dataset in ("pets", "cars", "dtd")
+        for seed in (0, 1, 2)
+        if (backbone, dataset) != ("net_b", "cars") and (backbone, dataset, seed) != ("net_a", "dtd", 1)
+    ]
+    cells = [(s.backbone, s.dataset, s.regime, s.seed) for s in rows]
+    table = join_scores(rows, expected=cells)
+    assert problems(table, []) == [
+        "net_a on dtd, fine-tuned: 2 of 3 seeds",
+        "net_b, fine-tuned: no row for cars",
+    ]
+    assert "80.0*" in score_table(table)
+    assert len(table.scores) == len(rows)

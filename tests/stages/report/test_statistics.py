@@ -19,12 +19,14 @@ from stages.report.comparison import compare_regimes
 from stages.report.correlation import correlate
 from stages.report.dictionary import COLUMNS, DICTIONARY
 from stages.report.logodds import fraction, log_odds, morey_bars
+from stages.report.overview import choices
 from stages.report.paired import close_to_best_mean, paired_tests
 from stages.report.pairwise import test_pairs
 from stages.report.predictions import Predictions
 from stages.report.resampling import bootstrap, leave_one_out
 from stages.report.statistics import plain, statistics
 from stages.report.table import SCORE_COLUMNS
+from stages.report.text import correlation_lines
 
 TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 6)), elements=st.floats(-4, 4))
 
@@ -204,12 +206,47 @@ def test_the_additive_model_compares_only_what_is_linked():
     assert list(averages(wide, "additive_model").means.index) == ["a", "b"]
 
 
+def test_what_the_additive_model_did_not_use_is_not_counted_but_named(make_row):
+    """a and b share nothing with c and d: one data set entered the means."""
+    cells = {"a": ("x", 0.5), "b": ("x", 0.6), "c": ("y", 0.7), "d": ("y", 0.8)}
+    rows = [make_row(backbone=b, dataset=d, value=v, imagenet_top1=v + 0.1) for b, (d, v) in cells.items()]
+    found = statistics(join_scores(rows), missing="additive_model")
+    part = found["regimes"]["linear_probe"]
+    assert (part["datasets"], part["left_out"]) == (["x"], ["c", "d"])
+    assert part["rule"].endswith("not linked with them by common data sets and left out: c, d, y")
+    assert "fewer than 2 data sets" in part["correlation"]["text"]
+    assert "over 1 data set" in found["advice"][0]
+
+
+def test_leaving_one_data_set_out_keeps_backbones_and_rule(make_study):
+    """Five of ten backbones lack a data set: r and its range are over all ten, refitted."""
+    rows = [s for s in make_study(10, 4, ["linear_probe"]) if s.backbone > "net_04" or s.dataset != "set_00"]
+    table = join_scores(rows)
+    correlation = statistics(table, missing="additive_model")["regimes"]["linear_probe"]["correlation"]
+    x = log_odds([table.imagenet_top1[name] for name in table.backbones])
+    wide = table.matrix("linear_probe")
+    brute = [
+        float(np.corrcoef(x, averages(wide.drop(columns=[name]), "additive_model").means)[0, 1])
+        for name in wide
+    ]
+    assert correlation["models"] == 10
+    assert correlation["leave_one_dataset_out"]["range"] == pytest.approx([min(brute), max(brute)])
+    chain = wide.mask(wide.notna())
+    for row in range(10):  # backbone k has data sets k and k + 1, so each of them is a link
+        chain.iloc[row, [min(row, 2), min(row, 2) + 1]] = wide.iloc[row, [min(row, 2), min(row, 2) + 1]]
+    assert len(averages(chain, "additive_model").means) == 10
+    assert averages(chain, "additive_model").without_each() is None
+
+
 def test_complete_backbones_are_a_stated_rule(make_study):
     rows = [s for s in make_study(5, 3) if (s.backbone, s.dataset) != ("net_02", "set_01")]
     part = statistics(join_scores(rows))["regimes"]["fine_tune"]
     assert part["left_out"] == ["net_02"]
     assert part["rule"] == "complete backbones only: 4 of 5 have a score on every data set"
     assert part["correlation"]["models"] == 4
+    assert correlation_lines({"regimes": {"fine_tune": part}})[0].endswith(
+        ", 4 backbones; left out for gaps: net_02"
+    )
     nobody = [s for s in make_study(3, 3) if (s.backbone, s.dataset) not in
               {("net_00", "set_00"), ("net_01", "set_01"), ("net_02", "set_02")}]  # fmt: skip
     rule = statistics(join_scores(nobody))["regimes"]["fine_tune"]["rule"]
@@ -316,6 +353,92 @@ def test_who_was_not_compared_with_the_best_is_named(make_study, make_row):
     assert "not compared with theirs for want of three common data sets" in said
 
 
+def test_the_best_of_some_is_not_called_the_best_of_all(make_row):
+    """b lacks a data set, so it has no mean; on the data sets that both have it is ahead of a."""
+    odds = {"a": (1.0, 1.1, 1.2, 1.3), "b": (1.51, 1.58, 1.71, None), "c": (0.51, 0.59, 0.71, 0.8)}
+    rows = [
+        make_row(backbone=name, dataset=f"set_{d}", value=float(fraction(x)), imagenet_top1=top1)
+        for top1, (name, values) in zip((0.7, 0.75, 0.8), odds.items(), strict=True)
+        for d, x in enumerate(values)
+        if x is not None
+    ]
+    table = join_scores(rows, expected=[(s.backbone, s.dataset, s.regime, s.seed) for s in rows])
+    found = statistics(table)
+    assert found["advice"][0].startswith(
+        "linear probe: 2 of 3 backbones have a score on every data set; of them a has the highest mean over 4 data "
+        "sets (+0.50 log odds"
+    )
+    assert (
+        ", significantly ahead of 1 other, significantly behind b on their common data sets (paired t"
+        in (found["advice"][0])
+    )
+    assert found["advice"][0].endswith("; left out for gaps: b")
+    cell = choices(table, found)[0].cells[0]
+    assert cell.endswith("(ahead of 1 other; behind b on common data sets; 1 left out for gaps)")
+    text = found["regimes"]["linear_probe"]["correlation"]["text"]
+    assert text == "not defined (only 2 backbones; left out for gaps: b)"
+    nobody = statistics(join_scores([s for s in rows if (s.backbone, s.dataset) not in
+                                     {("a", "set_0"), ("c", "set_1")}]))  # fmt: skip
+    text = nobody["regimes"]["linear_probe"]["correlation"]["text"]
+    assert text == "not defined (no backbone has a score on every data set)"
+    assert nobody["advice"][0] == (
+        "linear probe: none of 3 backbones has a score on every data set, so no best mean is named"
+    )
+
+
+def test_the_additive_model_does_not_outvote_a_test(make_row):
+    """a and b share three sets, on which b is better; c, which both are linked to, puts a first."""
+    small = (0.0, 0.01, -0.01, 0.005)
+    cells = {("a", f"s{j}"): 1.0 + small[j] for j in range(3)} | {
+        ("b", f"s{j}"): 1.15 - small[j] for j in range(3)
+    }
+    for j, e in enumerate(small):
+        cells |= {("a", f"p{j}"): 2 + e, ("c", f"p{j}"): -e, ("b", f"q{j}"): 0.5 - e, ("c", f"q{j}"): e}
+    rows = [
+        make_row(backbone=b, dataset=d, value=float(fraction(x)), n_test=10**6) for (b, d), x in cells.items()
+    ]
+    table = join_scores(rows)
+    found = statistics(table, missing="additive_model")
+    correlation = found["regimes"]["linear_probe"]["correlation"]
+    assert (correlation["best"], correlation["ahead_of_best"]) == ("a", ["b"])
+    assert correlation["ties_with_best"] == ["a", "b"]
+    said = found["advice"][0]
+    assert "(-0.15 log odds [" in said
+    assert "against b, the next, over their 3 common data sets)" in said
+    assert "significantly ahead of 1 other, significantly behind b on their common data sets" in said
+    assert choices(table, found)[0].cells[0].endswith("(ahead of 1 other; behind b on common data sets)")
+
+
+def test_seeds_that_contradict_their_mean_decide_nothing(make_row):
+    """a has the better mean; on the lowest seed, which is the one tested, b is far ahead."""
+    seeds = {"a": (0.50, 0.95, 0.95), "b": (0.75, 0.76, 0.74)}
+    rows = [
+        make_row(backbone=name, seed=seed, value=value, regime="fine_tune", n_test=100)
+        for name, values in seeds.items()
+        for seed, value in enumerate(values)
+    ]
+    ids, labels = tuple(map(str, range(100))), np.zeros(100, dtype=int)
+    models = [
+        Predictions(
+            row.backbone, "pets", "fine_tune", np.eye(2)[(np.arange(100) >= 100 * row.value).astype(int)], labels,
+            ids, row.seed,
+        )
+        for row in rows
+    ]  # fmt: skip
+    pairs = test_pairs(models, {"pets": "top_1"})
+    table = join_scores(rows)
+    found = statistics(table, pairs=pairs)
+    single = found["regimes"]["fine_tune"]["per_dataset"]["pets"]
+    assert (pairs[0].first_seed, pairs[0].second_seed) == (0, 0)
+    assert pairs[0].p_value < 0.001
+    assert (single["best"], single["ties_with_best"], single["ahead_of_best"]) == ("a", ["a", "b"], ["b"])
+    assert single["tested_seeds"] == [0]
+    assert choices(table, found)[0].cells == (
+        "a 80.0 (not tested against b: the lowest seeds contradict the means; test of seed 0)",
+    )
+    assert found["advice"][1].endswith("; on pets the lowest seeds, which are tested, contradict the means")
+
+
 def test_the_bootstrap_is_what_it_says():
     rng = np.random.default_rng(2)
     x = rng.normal(size=10)
@@ -341,7 +464,8 @@ def test_the_bootstrap_is_what_it_says():
 def test_leaving_one_data_set_out_names_the_ends():
     x = np.array([0.0, 1.0, 2.0, 3.0])
     wide = np.column_stack([x, x, -9 * x[::-1] * [0, 1, 0, 1]])
-    found = leave_one_out(x, wide, ["a", "b", "odd"])
+    means = averages(pd.DataFrame(wide)).without_each().to_numpy()
+    found = leave_one_out(x, means, ["a", "b", "odd"])
     assert found["without_highest"] == "odd"
     assert found["range"][1] == pytest.approx(1.0)
     brute = [np.corrcoef(x, np.delete(wide, d, axis=1).mean(axis=1))[0, 1] for d in range(3)]
