@@ -14,7 +14,7 @@ from cache.atomic import write_file
 from pipeline.evidence import Rows
 from pipeline.foreign import published
 from pipeline.jobs import State
-from pipeline.join_rows import part_rows, score_rows
+from pipeline.join_rows import open_reasons, part_rows, score_rows
 from pipeline.kept_figures import kept_digest
 from pipeline.ledger import Record
 from pipeline.plan import Plan
@@ -88,6 +88,7 @@ def _made_from(plan: Plan, rows: Rows) -> str:
                 [score.job, score.status, score.source, score.imagenet_top1, *_content(record)]
                 for score, record in rows
             ],
+            "open": open_reasons(plan),
             **_other_experiments(plan),
             "foreign": [
                 asdict(score) for score, record in rows if record is None and score.value is not None
