@@ -53,6 +53,7 @@ def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int 
         seed=job.seed,
         fit_on=job.fit_on,
         score_on=job.score_on,
+        image_sha256=job.image_sha256,
         folder=training_folder(job, place.output),
         image_folder=place.root / "pixels",
         checkpoint_minutes=job.checkpoint_minutes,

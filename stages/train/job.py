@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,8 @@ class TrainJob:
     score_on: SplitName
     switches: SourceSwitches = NO_SWITCHES
     """Of training on a source task."""
+    image_sha256: Mapping[Path, str] = field(default_factory=dict)
+    """Of image files whose bytes are known; others than these are not trained on."""
 
     def __post_init__(self) -> None:
         recipe = self.recipe

@@ -56,30 +56,34 @@ def run_job(
     with seeded(job.seed), _threads(threads), kept_memory() if on_cpu else contextlib.nullcontext():
         stepper = build_stepper(job, device)
         watch = _Watch(job, stepper, folder, checkpoint_minutes * 60, progress)
-        images = ImageStore(
-            [job.dataset.splits[name].paths for name in job.fit_on],
-            budget=job.recipe.image_memory,
-            workers=job.recipe.num_workers or None,
-            folder=image_folder,
-        )
         scores = None
-        try:
-            source = Source(images, job.training_labels(), job.preprocessing, job.recipe, job.seed)
-            _train(job, stepper, source, watch)
-            images.close()
-            scores = watch.finish()
-        except DivergedError as problem:
-            watch.steps = problem.step
-            stepper.warnings.append(str(problem))
-        finally:
-            images.close()
-            watch.close()
+        with contextlib.closing(watch):
+            try:
+                with contextlib.closing(_images(job, image_folder)) as images:
+                    labels = job.training_labels()
+                    source = Source(images, labels, job.preprocessing, job.recipe, job.seed)
+                    _train(job, stepper, source, watch)
+                scores = watch.finish()
+            except DivergedError as problem:
+                watch.steps = problem.step
+                stepper.warnings.append(str(problem))
     if folder is not None:
         if keep_weights and scores is not None:
             write_weights(folder, stepper.network, job)
         if not keep_checkpoint:
             discard_checkpoint(folder)
     return _result(job, watch, scores)
+
+
+def _images(job: TrainJob, folder: Path | None) -> ImageStore:
+    """Return the images to train on."""
+    return ImageStore(
+        [job.dataset.splits[name].paths for name in job.fit_on],
+        budget=job.recipe.image_memory,
+        workers=job.recipe.num_workers or None,
+        folder=folder,
+        sha256=job.image_sha256,
+    )
 
 
 def build_stepper(job: TrainJob, device: torch.device) -> Stepper:
@@ -184,7 +188,7 @@ class _Watch:
         job = self.job
         if self._views is None:
             paths = job.dataset.splits[job.score_on].paths
-            self._views = Views(paths, job.preprocessing, job.recipe)
+            self._views = Views(paths, job.preprocessing, job.recipe, job.image_sha256)
         return score(
             self.stepper.network,
             self._views,

@@ -22,6 +22,7 @@ from pipeline.ledger import Ledger
 from pipeline.place import Place
 from pipeline.plan import plan
 from pipeline.work_train import train
+from stages.errors import BadImageError
 from stages.records import WITHOUT_EFFECT, TrainRecipe
 
 TRAINING = {"budget": "tiny", "steps": 3, "batch_size": 4, "image_size": 32, "device": "cpu"}
@@ -143,6 +144,20 @@ def test_a_job_that_another_process_trained_meanwhile_is_not_trained_again(works
     changed = replace(job, spec={**job.spec, "recipe": 0})
     assert "top_1" in train(changed, place, None).line
     assert len(Ledger(place.output).records()) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_image_that_changes_while_a_training_waits_is_not_trained_on(
+    workshop, tmp_path: Path, split: Any
+) -> None:
+    workshop.images()
+    (job,) = trainings(workshop)
+    changed, *_, other = job.dataset.splits[split].paths
+    changed.write_bytes(other.read_bytes())
+    place = Place(tmp_path / "cache", tmp_path / "out")
+    with pytest.raises(BadImageError, match=f"{changed.name}: changed since it was hashed"):
+        train(job, place, None)
+    assert not Ledger(place.output).records()
 
 
 def test_a_checkpoint_stays_until_the_result_is_recorded(workshop, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from stages.errors import BadImageError
-from stages.records import Backbone, Dataset, TrainRecipe
+from stages.records import Backbone, Dataset, SplitName, TrainRecipe
 from stages.train import fine_tune
 from stages.train.pixels import ImageStore
-from stages.vision.images import read_image
+from stages.vision.images import hash_image, read_image
 
 PLENTY = 1 << 30
 
@@ -87,6 +87,50 @@ def test_an_image_that_changed_is_decoded_anew(colours: Dataset, tmp_path: Path)
     changed.write_bytes(other.read_bytes())
     os.utime(changed, ns=(1, 1))
     check(ImageStore(groups, budget=PLENTY, folder=folder), groups, 24)
+
+
+def test_images_that_changed_places_are_decoded_anew(colours: Dataset, tmp_path: Path) -> None:
+    """With time and size of before, as moving them leaves it: only their bytes tell."""
+    groups, folder = groups_of(colours), tmp_path / "pixels"
+    one, other = groups[0][0], groups[0][3]
+    for path in (one, other):
+        image = read_image(path)
+        path.unlink()
+        image.save(path, "bmp")
+        os.utime(path, ns=(1, 1))
+    assert one.stat().st_size == other.stat().st_size
+    ImageStore(groups, budget=PLENTY, folder=folder).close()
+    spare = tmp_path / "spare"
+    one.rename(spare), other.rename(one), spare.rename(other)
+    check(ImageStore(groups, budget=PLENTY, folder=folder), groups, 24)
+
+
+@pytest.mark.parametrize(("budget", "mapped"), [(PLENTY, True), (PLENTY, False), (0, False)])
+def test_an_image_that_is_not_what_was_hashed_is_refused(
+    colours: Dataset, tmp_path: Path, budget: int, mapped: bool
+) -> None:
+    (paths, _), folder = groups_of(colours), tmp_path / "pixels" if mapped else None
+    known = {path: hash_image(path) for path in paths}
+    paths[2].write_bytes(paths[3].read_bytes())
+    with pytest.raises(BadImageError, match=r"train2\.png: changed since it was hashed: run again"):
+        _ = ImageStore([paths], budget=budget, folder=folder, sha256=known)[2]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_job_is_refused_images_of_which_other_bytes_are_known(
+    own: Backbone, colours: Dataset, split: SplitName
+) -> None:
+    path = colours.splits[split].paths[1]
+    known = {path: "0" * 64}
+    with pytest.raises(BadImageError, match=f"{split}1.png: changed since it was hashed"):
+        fine_tune(
+            own,
+            colours,
+            TrainRecipe(steps=1, batch_size=8, device="cpu"),
+            learning_rate=0.1,
+            weight_decay=0.0,
+            image_sha256=known,
+        )
 
 
 def test_an_image_that_cannot_be_decoded_leaves_no_file(colours: Dataset, tmp_path: Path) -> None:
