@@ -173,14 +173,21 @@ class _Watch:
         taken = sum(point.value is not None for point in self.curve.points)
         if not is_scored(step, recipe.steps, recipe.batch_size, len(labels), taken):
             return None
-        return float(evaluate(job.dataset.metric, labels, self.scores()))
+        return float(evaluate(job.dataset.metric, labels, self._finite_scores(step + 1)))
 
     def finish(self) -> NDArray[np.float32]:
         """Score the trained network; where that is on validation, the curve ends with it."""
-        job, scores = self.job, self.scores()
+        job, scores = self.job, self._finite_scores(self.steps)
         if job.recipe.validation_curve and job.score_on == "validation" and self.curve.points:
             labels = job.dataset.splits[job.score_on].labels
             self.curve.complete(float(evaluate(job.dataset.metric, labels, scores)))
+        return scores
+
+    def _finite_scores(self, steps: int) -> NDArray[np.float32]:
+        """Return the scores; an update may have spoiled the network after its loss was looked at."""
+        scores = self.scores()
+        if not np.isfinite(scores).all():
+            raise DivergedError(steps)
         return scores
 
     def scores(self) -> NDArray[np.float32]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 from pipeline.grids import grid_tables, grids_text
 from pipeline.jobs import TrainJob
+from pipeline.place import Place
 from pipeline.plan import plan
 from pipeline.run import run
+from pipeline.work import record_failure
 from pipeline.work_train import training_folder
 
 NET = "test_resnet.r160_in1k"
@@ -46,6 +50,22 @@ def test_a_grid_shows_what_is_done_and_what_is_under_way(workshop, penultimate) 
     assert [word for word in ("lr 0.01", "lr 0.1", "c = 0", "c = 0.0001") if word not in text] == []
     result = penultimate("status", study.folder / "study.toml", "--json")
     assert json.loads(result.out)["grids"][0]["points"] == table["points"]
+
+
+def test_a_point_whose_last_attempt_failed_is_not_under_way_until_it_is_tried_again(workshop) -> None:
+    workshop.images()
+    study = workshop.load({"fine_tune": GRID, "probe": {"enabled": False}})
+    job = next(p.job for p in plan(study).jobs if isinstance(p.job, TrainJob))
+    curve = training_folder(job, study.output) / "curve.jsonl"
+    curve.parent.mkdir(parents=True)
+    line = '{"step": 0, "loss": 1.0, "learning_rate": 0.1, "images_per_second": 9.0}\n'
+    curve.write_text(line, encoding="utf-8")
+    os.utime(curve, ns=(1, 1))
+    record_failure(job, Place(study.folder / "cache", study.output), "no reason", study.folder / "log")
+    assert grid_tables(plan(study))[0]["points"][0]["state"] == "failed"
+    later = time.time_ns() + 10**9
+    os.utime(curve, ns=(later, later))
+    assert grid_tables(plan(study))[0]["points"][0]["state"] == "running"
 
 
 def test_a_study_without_a_grid_shows_none(workshop) -> None:
