@@ -12,7 +12,7 @@ from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved, images_digest, with_network
 from pipeline.states import score_columns, state_of
 from pipeline.tables_experiments import PretrainTable, SettingTable
-from pipeline.training_cell import TRAIN_RECIPE
+from pipeline.training_recipe import train_recipe
 from stages.backbones import lookup
 from stages.paper_backbones import built_name
 from stages.records import WITHOUT_EFFECT, Backbone, SourceSwitches, SplitName, TrainRecipe
@@ -111,7 +111,7 @@ def _job(
         fit_on=fit_on,
         score_on="test",
         spec={
-            "recipe": TRAIN_RECIPE,
+            "recipe": train_recipe(backbone.name, table.weight_decay),
             "backbone": {
                 "name": backbone.name,
                 "preprocessing": asdict(backbone.preprocessing),

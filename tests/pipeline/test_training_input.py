@@ -21,6 +21,7 @@ from pipeline.jobs import TrainJob
 from pipeline.ledger import Ledger
 from pipeline.place import Place
 from pipeline.plan import plan
+from pipeline.training_recipe import train_recipe
 from pipeline.work_train import train
 from stages.errors import BadImageError
 from stages.records import WITHOUT_EFFECT, TrainRecipe
@@ -91,6 +92,15 @@ def test_what_changes_no_result_makes_no_result_stale(workshop) -> None:
     assert plain.spec != smoothed.spec
 
 
+def test_a_change_of_the_decay_of_attention_makes_no_other_training_stale(workshop) -> None:
+    workshop.images()
+    (job,) = trainings(workshop, weight_decays=[1e-4])
+    assert job.spec["recipe"] == 1
+    vit = "torchvision/vit_b_16"
+    assert [train_recipe(vit, c) for c in (0.0, 1e-4)] == [1, 2]
+    assert train_recipe(vit, 1e-4, decay_everything=True) == 1
+
+
 def test_weights_of_final_trainings_alone_are_kept(workshop) -> None:
     workshop.images()
     grid = trainings(workshop, learning_rates=[0.1, 0.01], keep_weights=True)
@@ -121,6 +131,8 @@ def test_a_grid_needs_images_to_choose_on(workshop, penultimate) -> None:
     assert len(result.errors) == 1
     assert "to spare as validation" in result.errors[0]
     assert penultimate("fine-tune", workshop.study({"fine_tune": TRAINING})).status == 0
+    (job,) = trainings(workshop, learning_rates=[0.01, 0.01], weight_decays=[0.0, 0.0])
+    assert "validation" not in job.dataset.splits
 
 
 def test_label_smoothing_of_a_multi_label_set_is_told_beforehand(workshop, penultimate) -> None:

@@ -379,6 +379,16 @@ def test_curves_have_few_points_and_both_ends(steps: int) -> None:
     assert len(points) <= 130
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_the_projections_of_an_attention_decay_as_linear_layers_do(same: bool) -> None:
+    network = nn.MultiheadAttention(8, 2, kdim=None if same else 4, vdim=None if same else 6)
+    named = {id(p): name for name, p in network.named_parameters()}
+    decayed, rest = ({named[id(p)] for p in g["params"]} for g in parameter_groups(network, 0.5))
+    inner = {"in_proj_weight"} if same else {"q_proj_weight", "k_proj_weight", "v_proj_weight"}
+    assert decayed == {*inner, "out_proj.weight"}
+    assert rest == {"in_proj_bias", "out_proj.bias"}
+
+
 def test_every_parameter_decays_where_that_is_asked_for() -> None:
     network = small()
     (group,) = parameter_groups(network, 0.5, everything=True)
