@@ -16,6 +16,7 @@ from pipeline.jobs import Planned
 from pipeline.ledger import History, Ledger, Record
 from pipeline.plan import Plan
 from pipeline.training_search import EVERY_POINT_DIVERGED
+from pipeline.work_train import AGAIN
 from stages.errors import JoinError
 from stages.records import Metric, Score
 
@@ -97,6 +98,7 @@ def _is_rival(other: Record, counted: Record) -> bool:
     return (
         other.status == counted.status == "complete"
         and other.spec_digest == counted.spec_digest
+        and AGAIN not in counted.provenance
         and all(other.path.with_suffix(suffix).is_file() for suffix in other.files)
     )
 
@@ -116,12 +118,15 @@ def _counted(planned: Planned, history: History) -> Record:
 
 
 def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Record | None]:
-    """Return the row of one job: its result where that is current, else what became of it."""
-    if planned.state == "done":
+    """Return the row of one job: its result where that is current, else what became of it.
+
+    A result counts without the weights that the study wants kept, too.
+    """
+    spec = getattr(planned.job, "spec", None)
+    if planned.state == "done" or (spec is not None and history.result_of(planned.name, spec)):
         record = _counted(planned, history)
         return _score(record.columns, metric, record.status, record, planned.name), record
     failure = history.failed.get(planned.name)
-    spec = getattr(planned.job, "spec", None)
     if failure is not None and spec is not None and failure.spec_digest == sha256_of(spec):
         return _score(planned.columns, metric, "failed", failure, planned.name), failure
     status = "diverged" if planned.why == EVERY_POINT_DIVERGED else "missing"

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from pipeline.budgets import grid_of
 from pipeline.config import Study
-from pipeline.jobs import STAGE_OF_REGIME, Planned
+from pipeline.jobs import STAGE_OF_REGIME, Planned, TrainJob
 from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved, with_network
 from pipeline.states import score_columns, state_of
 from pipeline.tables import TrainTable
 from pipeline.training_cell import Cell, cell_of
 from pipeline.training_search import Search
+from pipeline.work_train import lacks_weights
 from stages.records import Backbone, Regime
 from stages.train.grid import grid
 
@@ -108,4 +109,13 @@ def _plan_cell(cell: Cell, history: History) -> Iterator[Planned]:
             continue
         final = replace(final, notes=chosen.warnings)
         state, why = state_of(final, history)
+        if state == "done" and _never_kept(final, cell, history):
+            state, why = "missing", "its weights were not kept"
         yield Planned(final.name, stage, state, why, final, final.columns)
+
+
+def _never_kept(final: TrainJob, cell: Cell, history: History) -> bool:
+    """Whether weights are asked for that a finished training has not left; a diverged one has none."""
+    record = history.result_of(final.name, final.spec)
+    whole = record is not None and record.status == "complete"
+    return whole and lacks_weights(final, cell.study.output)

@@ -22,9 +22,7 @@ from pipeline.resolve import Resolved, cache_root, resolve
 from pipeline.stage_run import Books, Failure, run_stage
 from pipeline.tables import Table
 from pipeline.tables_experiments import PretrainTable
-from pipeline.work_train import training_folder
-
-WEIGHTS = "weights.safetensors"
+from pipeline.work_train import WEIGHTS, lacks_weights, training_folder
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def planned_pretrainings(study: Study, table: PretrainTable, resolved: Resolved)
     for planned in plan_pretrain(study, table, resolved, Ledger(study.output).history()):
         job = planned.job
         assert isinstance(job, TrainJob)
-        if planned.state == "done" and not (training_folder(job, study.output) / WEIGHTS).is_file():
+        if planned.state == "done" and lacks_weights(job, study.output):
             planned = Planned(
                 planned.name, planned.stage, "missing", "its weights are gone", job, job.columns
             )

@@ -18,11 +18,12 @@ import pytest
 from cache import CacheWriteError
 from pipeline.budgets import RECIPE_FIELDS
 from pipeline.jobs import TrainJob
+from pipeline.join_rows import refuse_contradictions, score_rows
 from pipeline.ledger import Ledger
 from pipeline.place import Place
 from pipeline.plan import plan
 from pipeline.training_recipe import train_recipe
-from pipeline.work_train import train
+from pipeline.work_train import AGAIN, train
 from stages.errors import BadImageError
 from stages.records import WITHOUT_EFFECT, TrainRecipe
 
@@ -144,6 +145,27 @@ def test_label_smoothing_of_a_multi_label_set_is_told_beforehand(workshop, penul
     assert result.status == 2
     assert len(result.errors) == 1
     assert "fine_tune.label_smoothing 0.1 means nothing for the multi-label set 'colours'" in result.errors[0]
+
+
+def test_weights_that_are_asked_for_later_are_trained_for(workshop, penultimate) -> None:
+    """The result counts meanwhile, and the new one stands in its place even where it came out otherwise."""
+    workshop.images()
+    tables = {"fine_tune": TRAINING, "probe": {"enabled": False}}
+    assert penultimate("fine-tune", workshop.study(tables)).status == 0
+    tables["fine_tune"] = {**TRAINING, "keep_weights": True}
+    planned = plan(study := workshop.load(tables))
+    assert [(job.state, job.why) for job in planned.of("fine-tune")] == [
+        ("missing", "its weights were not kept")
+    ]
+    assert [score.status for score, _ in score_rows(planned)] == ["complete"]
+    path = workshop.study(tables)
+    assert penultimate("fine-tune", path, "--jobs", 1).status == 0
+    assert len(list((workshop.folder / "out" / "training").glob("*/*/weights.safetensors"))) == 1
+    first, second = Ledger(study.output).records()
+    assert first.result["value"] == second.result["value"]
+    assert (AGAIN in first.provenance, AGAIN in second.provenance) == (False, True)
+    refuse_contradictions(plan(study))
+    assert plan(study).of("fine-tune")[0].state == "done"
 
 
 def test_a_job_that_another_process_trained_meanwhile_is_not_trained_again(workshop, tmp_path: Path) -> None:
