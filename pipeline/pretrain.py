@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.atomic import make_folder, write_file
-from pipeline.beforehand import check_writable
+from pipeline.beforehand import check_devices, check_writable
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.jobs import Planned, TrainJob
@@ -87,6 +87,7 @@ def pretrain(
     planned = planned_pretrainings(study, study.pretrain, resolved)
     place = Place(root, study.output)
     whole = Plan(study, tuple(planned), resolved, (), (), ())
+    check_devices(p.job for p in planned if p.job is not None and p.state != "done")
     check_writable(whole, ("scratch",), place)
     if agree is not None:
         agree(whole, True)

@@ -55,7 +55,9 @@ class TrainJob:
         numbers = (recipe.steps, recipe.batch_size, recipe.micro_batch_size or 1, self.preprocessing.size)
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "must not be negative")
-        _require(self.seed >= 0, "seed", self.seed, "must not be negative")
+        ratio = self.weight_decay / self.learning_rate
+        _require(ratio < 1e38, "weight_decay / learning_rate", ratio, "is no finite number")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in [0, 2^63)")
         _require(
             min(numbers) > 0, "steps, batch_size, micro_batch_size, image_size", numbers, "must be positive"
         )

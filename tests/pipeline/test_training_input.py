@@ -50,6 +50,21 @@ def trainings(workshop: Any, **settings: Any) -> list[TrainJob]:
         ({"checkpoint_minutes": -1.0}, "fine_tune.checkpoint_minutes"),
         ({"decay_everything": "sometimes"}, "fine_tune.decay_everything"),
         ({"crop_scale": [0.5, 2.0]}, "no crop keeps more than 1"),
+        ({"seeds": [-1]}, "fine_tune.seeds"),
+        ({"seeds": [2**63 - 1, 2**63]}, "fine_tune.seeds"),
+        ({"seeds": [True]}, "fine_tune.seeds: true is no number"),
+        ({"steps": True}, "fine_tune.steps: true is no number"),
+        ({"batch_size": "6"}, 'fine_tune.batch_size: "6" is no number'),
+        ({"learning_rates": ["0.1"]}, 'fine_tune.learning_rates: "0.1" is no number'),
+        ({"learning_rates": True}, "fine_tune.learning_rates: true is no number"),
+        ({"learning_rates": [1e-320]}, "learning_rates holds 9.99989e-321; weight decay is divided by it"),
+        ({"classifier_std": 1e308}, "fine_tune.classifier_std"),
+        ({"device": "cpuu"}, "fine_tune.device: 'cpuu' is no device"),
+        ({"device": ""}, "fine_tune.device: '' is no device"),
+        ({"device": "meta"}, "fine_tune.device: 'meta' is no device"),
+        ({"device": "cuda:99"}, "fine_tune: device 'cuda:99' asked for, but torch sees"),
+        ({"device": "xpu"}, "fine_tune: device 'xpu' asked for, but torch computes on none here"),
+        ({"precision": "float16"}, "float16"),
         ({"nesterov": True}, "fine_tune.nesterov: unknown key"),
         ({"optimizer": "adam"}, "fine_tune.optimizer: unknown key"),
     ],
@@ -134,6 +149,17 @@ def test_a_grid_needs_images_to_choose_on(workshop, penultimate) -> None:
     assert penultimate("fine-tune", workshop.study({"fine_tune": TRAINING})).status == 0
     (job,) = trainings(workshop, learning_rates=[0.01, 0.01], weight_decays=[0.0, 0.0])
     assert "validation" not in job.dataset.splits
+
+
+def test_a_batch_of_one_image_is_told_of_where_a_batch_norm_needs_two(workshop, penultimate) -> None:
+    """At 32 pixels the last layers see one place of an image."""
+    workshop.images()
+    alone = {**TRAINING, "batch_size": 3, "micro_batch_size": 2}
+    result = penultimate(
+        "fine-tune", workshop.study({"fine_tune": alone, "probe": {"enabled": False}}), "--jobs", 1
+    )
+    assert result.status == 1
+    assert "a micro-batch of one image, and the batch norm of this network needs two" in result.err
 
 
 def test_label_smoothing_of_a_multi_label_set_is_told_beforehand(workshop, penultimate) -> None:
