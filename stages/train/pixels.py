@@ -58,8 +58,11 @@ class ImageStore:
     ------
     BadImageError
         A file cannot be decoded, or has other bytes than ``sha256`` says.
-    OSError
-        The folder cannot be written.
+
+    Attributes
+    ----------
+    warnings : list of str
+        A folder that cannot be written is told of here; the pixels are in memory then.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class ImageStore:
         folder: Path | None = None,
         sha256: Mapping[Path, str] | None = None,
     ) -> None:
+        self.warnings: list[str] = []
         self._sha256 = dict(sha256 or {})
         self._paths = tuple(path for group in groups for path in group)
         self._pool = ThreadPoolExecutor(workers or torch.get_num_threads(), thread_name_prefix="pixels")
@@ -105,9 +109,22 @@ class ImageStore:
     def _fill(self, groups: Sequence[Sequence[Path]], budget: int, folder: Path | None) -> None:
         """Keep the images of groups, one after the other, until the budget is spent."""
         for group in groups:
-            found = self._keep(group, budget) if folder is None else self._map_file(group, budget, folder)
+            found = self._kept_somewhere(group, budget, folder)
             self._kept += [*found, *[None] * (len(group) - len(found))]
             budget -= sum(pixels.nbytes for pixels in found)
+
+    def _kept_somewhere(self, paths: Sequence[Path], budget: int, folder: Path | None) -> list[Pixels]:
+        """Keep what fits: in the folder, or in memory where there is none or it cannot be written."""
+        if folder is not None:
+            try:
+                return self._map_file(paths, budget, folder)
+            except OSError as problem:
+                reason = problem.strerror or type(problem).__name__
+                self.warnings.append(
+                    f"{folder}: decoded images cannot be kept there ({reason}), each training keeps its own in "
+                    "memory: make room, or lower image_memory"
+                )
+        return self._keep(paths, budget)
 
     def _read(self, path: Path) -> Pixels:
         """Decode a file whose bytes are those that are known."""

@@ -60,6 +60,7 @@ def run_job(
         with contextlib.closing(watch):
             try:
                 with contextlib.closing(_images(job, image_folder)) as images:
+                    watch.warnings = tuple(dict.fromkeys(images.warnings))
                     labels = job.training_labels()
                     source = Source(images, labels, job.preprocessing, job.recipe, job.seed)
                     _train(job, stepper, source, watch)
@@ -127,6 +128,8 @@ class _Watch:
     progress: Progress | None
     steps: int = 0
     """Steps done."""
+    warnings: tuple[str, ...] = ()
+    """Of this attempt, beside those of the stepper, which a checkpoint hands on."""
     curve: CurveWriter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -284,7 +287,7 @@ def _result(job: TrainJob, watch: _Watch, scores: NDArray[Any] | None) -> TrainR
         n_test=len(labels),
         seconds=watch.seconds,
         resumed_from=watch.resumed_from,
-        warnings=(*job.warnings(), *_notes(watch.stepper), *watch.stepper.warnings),
+        warnings=(*job.warnings(), *_notes(watch.stepper), *watch.warnings, *watch.stepper.warnings),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,6 +61,46 @@ def test_a_second_store_maps_the_file_of_the_first(colours: Dataset, tmp_path: P
     assert len(before) == 2
     check(ImageStore(groups, budget=PLENTY, folder=tmp_path / "pixels"), groups, 24)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "pixels").glob("*.rgb")} == before
+
+
+def test_pixels_that_cannot_be_written_stay_in_memory(
+    own: Backbone, colours: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "pixels"
+    groups = groups_of(colours)
+    store = ImageStore(groups, budget=PLENTY, folder=folder)
+    assert all(
+        f"{folder}: decoded images cannot be kept there (Not a directory)" in w for w in store.warnings
+    )
+    assert store.warnings
+    check(store, groups, 24)
+    result = fine_tune(
+        own,
+        colours,
+        TrainRecipe(steps=1, batch_size=8, device="cpu"),
+        learning_rate=0.1,
+        weight_decay=0.0,
+        image_folder=folder,
+    )
+    assert len(result.warnings) == 1
+    assert "make room" in result.warnings[0]
+
+
+def test_a_full_disk_leaves_nothing_half_written(colours: Dataset, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    groups, folder = groups_of(colours), tmp_path / "pixels"
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        store = ImageStore(groups, budget=PLENTY, folder=folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(store.warnings) == 2
+    check(store, groups, 24)
+    assert not [p for p in folder.iterdir() if p.suffix in {".rgb", ".json", ".part"}]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "no description", "no numbers"])
