@@ -86,6 +86,7 @@ def _lay_out(table: Mapping[str, Any]) -> str:
         row[f"lr {point['learning_rate']:.3g}"] = _shown(point)
     done = sum(point["state"] in ("done", "diverged") for point in points)
     head = f"{table['cell']}: {done} of {len(points)} grid points, validation in %"
+    head += " (lr: learning rate; c: weight decay, before it is divided by lr)"
     return f"{head}\n{rows_text(list(rows.values()))}"
 
 

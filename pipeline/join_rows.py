@@ -12,7 +12,7 @@ from cache import sha256_of
 from pipeline.errors import StudyError
 from pipeline.evidence import Rows, label, readable
 from pipeline.foreign import foreign_rows
-from pipeline.jobs import Planned
+from pipeline.jobs import Planned, TrainJob
 from pipeline.ledger import History, Ledger, Record
 from pipeline.plan import Plan
 from pipeline.training_search import EVERY_POINT_DIVERGED
@@ -66,6 +66,14 @@ def refuse_contradictions(plan: Plan) -> None:
             if other.job == planned.name and other.path != counted.path and _is_rival(other, counted):
                 rows = [_score(r.columns, "top_1", r.status, r, planned.name) for r in (other, counted)]
                 merged(*rows)
+
+
+def selection_notes(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Return what the choice of each final training's grid point wants a reader to know, by job.
+
+    It belongs to the grid as it is now: a final training stays the same when its grid is widened.
+    """
+    return {p.name: p.job.notes for p in plan.jobs if p.columns and isinstance(p.job, TrainJob)}
 
 
 def open_reasons(plan: Plan) -> dict[str, str]:

@@ -13,7 +13,7 @@ from cache.atomic import write_file
 from pipeline.evidence import Rows
 from pipeline.foreign import published
 from pipeline.jobs import State
-from pipeline.join_rows import part_rows, score_rows
+from pipeline.join_rows import part_rows, score_rows, selection_notes
 from pipeline.kept_figures import kept_digest
 from pipeline.plan import Plan
 
@@ -60,12 +60,14 @@ def has_report_extra() -> bool:
 
 def _made_from(plan: Plan, rows: Rows) -> str:
     """Digest everything that the joined files depend on."""
+    chosen = {name: notes for name, notes in selection_notes(plan).items() if notes}
     return sha256_of(
         {
             "recipe": JOIN_RECIPE,
             "report_extra": has_report_extra(),
             "rows": [[score.job, score.status, score.source, score.imagenet_top1] for score, _ in rows],
             **_other_experiments(plan),
+            **({"selection": chosen} if chosen else {}),
             "foreign": [
                 asdict(score) for score, record in rows if record is None and score.value is not None
             ],

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from pipeline.budgets import grid_of
 from pipeline.config import Study
+from pipeline.interrupted import training_state
 from pipeline.jobs import STAGE_OF_REGIME, Planned, TrainJob
 from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved, with_network
-from pipeline.states import score_columns, state_of
+from pipeline.states import score_columns
 from pipeline.tables import TrainTable
 from pipeline.training_cell import Cell, cell_of
 from pipeline.training_search import Search
@@ -108,7 +109,7 @@ def _plan_cell(cell: Cell, history: History) -> Iterator[Planned]:
             yield Planned(final.name, stage, "waiting", why_not, columns=final.columns)
             continue
         final = replace(final, notes=chosen.warnings)
-        state, why = state_of(final, history)
+        state, why = training_state(final, history, cell.study.output)
         if state == "done" and _never_kept(final, cell, history):
             state, why = "missing", "its weights were not kept"
         yield Planned(final.name, stage, state, why, final, final.columns)
