@@ -79,12 +79,8 @@ def _centre_of(
     part = image.resize(
         (spans[0][1] - spans[0][0], spans[1][1] - spans[1][0]), resample, box=(left, top, right, bottom)
     )
-    return part.crop((*_offset(starts), *_offset(starts, size)))
-
-
-def _offset(starts: Sequence[int], more: int = 0) -> list[int]:
-    """Return where a corner of the centre lies in the part of it that lies inside the image."""
-    return [min(start, 0) + more for start in starts]
+    x, y = (min(start, 0) for start in starts)
+    return part.crop((x, y, x + size, y + size))
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
