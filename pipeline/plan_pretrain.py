@@ -7,10 +7,11 @@ from dataclasses import asdict
 
 from pipeline.config import Study
 from pipeline.errors import StudyError
+from pipeline.interrupted import training_state
 from pipeline.jobs import Part, Planned, TrainJob
 from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved, images_digest, with_network
-from pipeline.states import score_columns, state_of
+from pipeline.states import score_columns
 from pipeline.tables_experiments import PretrainTable, SettingTable
 from pipeline.training_recipe import train_recipe
 from stages.backbones import lookup
@@ -39,7 +40,7 @@ def plan_pretrain(
         for setting in settings_of(table, backbone):
             for seed in table.seeds:
                 job = _job(study, table, backbone, setting, images, seed)
-                state, why = state_of(job, history)
+                state, why = training_state(job, history, study.output)
                 part = Part("pretrain", steps=table.steps)
                 yield Planned(job.name, "scratch", state, why, job, job.columns, part)
 
