@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipeline.errors import StudyError, SurroundingsError
-from pipeline.jobs import Stage
+from pipeline.jobs import Job, Stage, TrainJob
 from pipeline.place import Place
 from pipeline.plan import Plan
+from stages.errors import InputError
 
 WRITE_CACHE: tuple[Stage, ...] = ("extract", "fine-tune", "scratch")
 """Stages that keep something in the cache: features, decoded images."""
@@ -41,6 +42,28 @@ def job_pattern(only: str | None) -> re.Pattern[str]:
         return re.compile(only or "")
     except re.error as error:
         raise StudyError(f"--only {only!r} is not a regular expression: {error}") from error
+
+
+def check_devices(jobs: Iterable[Job]) -> None:
+    """Refuse trainings on this machine that its devices cannot do; torch is loaded for words in doubt alone."""
+    asked = {(j.recipe.device, j.recipe.precision, j.regime) for j in jobs if isinstance(j, TrainJob)}
+    doubtful = [
+        w for w in sorted(asked) if w[0] not in ("auto", "cpu") or w[1] not in ("float32", "bfloat16")
+    ]
+    if not doubtful:
+        return
+    try:
+        from stages.vision.devices import check_precision, choose_device
+    except ImportError:
+        return  # every job says which extra is missing
+    mistakes = []
+    for device, precision, regime in doubtful:
+        try:
+            check_precision(precision, choose_device(device))
+        except InputError as error:
+            mistakes.append(f"{regime}: {error}")
+    if mistakes:
+        raise StudyError(mistakes)
 
 
 def check_writable(plan: Plan, asked: Sequence[Stage], place: Place) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evidence import label, readable
@@ -14,7 +14,9 @@ _DIGITS = 12
 """Of a digest, where people read it; the commands take as few."""
 
 
-def cell_details(score: Score, record: Record | None, why: str = "") -> dict[str, Any]:
+def cell_details(
+    score: Score, record: Record | None, why: str = "", notes: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Return the details of one row of scores.csv.
 
     Parameters
@@ -24,6 +26,8 @@ def cell_details(score: Score, record: Record | None, why: str = "") -> dict[str
         None for a missing cell, and for a row that others made.
     why : str
         Of a missing cell: why it is missing.
+    notes : sequence of str, optional
+        Of the choice of a training's grid point, as the grid is now; None = as the record has them.
 
     Returns
     -------
@@ -52,12 +56,13 @@ def cell_details(score: Score, record: Record | None, why: str = "") -> dict[str
     if record is None:
         return {**told, "reason": why} if why else told
     with readable(record):
-        return {**told, **_of_record(record)}
+        return {**told, **_of_record(record, notes)}
 
 
-def _of_record(record: Record) -> dict[str, Any]:
+def _of_record(record: Record, notes: Sequence[str] | None) -> dict[str, Any]:
     """What the record knows beyond the row."""
     result = record.result
+    chosen = result.get("selection_notes", ()) if notes is None else notes
     return {
         "selection": result.get("selection_method"),
         "certificate": _certificate(result.get("extras") or {}, record.spec),
@@ -66,7 +71,7 @@ def _of_record(record: Record) -> dict[str, Any]:
         "cache keys": _digests(result.get("entries") or {}),
         "features": _digests(result.get("content_digests") or {}),
         "reason": record.reason,
-        "warnings": [str(line) for line in result.get("warnings", ())],
+        "warnings": [str(line) for line in dict.fromkeys((*chosen, *result.get("warnings", ())))],
         "notes": [str(line) for line in result.get("notes", ())],
         "written": record.provenance.get("written"),
         "record, sha256": hashlib.sha256(record.path.read_bytes()).hexdigest(),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cache import sha256_of
 from pipeline.jobs import Planned, TrainJob
 from pipeline.ledger import History, Ledger
 from pipeline.live import last_points
 from pipeline.plan import Plan
 from pipeline.text_tables import rows_text
 from pipeline.work_train import training_folder
+from stages.train.curve import FILE as CURVE
 
 
 def grid_tables(plan: Plan) -> list[dict[str, Any]]:
@@ -19,9 +21,9 @@ def grid_tables(plan: Plan) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        "cell": backbone on data set in regime; "points": one row a grid point with learning_rate,
-        weight_decay, state ("done", "diverged", "running", "missing", ...), value (fraction on validation or
-        None) and steps done.
+        "cell": backbone on data set in regime; "points": one row a grid point with learning_rate, weight_decay,
+        state ("done", "diverged", "running", "failed", "missing", ...), value (fraction on validation or None)
+        and steps done.
     """
     history = Ledger(plan.study.output).history()
     cells: dict[str, list[dict[str, Any]]] = {}
@@ -46,6 +48,8 @@ def _point(planned: Planned, job: TrainJob, history: History, plan: Plan) -> dic
     state: str = planned.state
     if record is not None:
         state = "done" if value is not None else "diverged"
+    elif _has_failed(job, history, plan):
+        state = "failed"
     elif steps:
         state = "running"
     return {
@@ -56,6 +60,15 @@ def _point(planned: Planned, job: TrainJob, history: History, plan: Plan) -> dic
         "steps": steps,
         "of": job.recipe.steps,
     }
+
+
+def _has_failed(job: TrainJob, history: History, plan: Plan) -> bool:
+    """Whether the last attempt at a job failed and no other is under way, which would write its curve anew."""
+    failure = history.failed.get(job.name)
+    if failure is None or failure.spec_digest != sha256_of(job.spec):
+        return False
+    curve = training_folder(job, plan.study.output) / CURVE
+    return not curve.is_file() or curve.stat().st_mtime_ns <= failure.path.stat().st_mtime_ns
 
 
 def _steps_done(job: TrainJob, plan: Plan) -> int:
@@ -73,6 +86,7 @@ def _lay_out(table: Mapping[str, Any]) -> str:
         row[f"lr {point['learning_rate']:.3g}"] = _shown(point)
     done = sum(point["state"] in ("done", "diverged") for point in points)
     head = f"{table['cell']}: {done} of {len(points)} grid points, validation in %"
+    head += " (lr: learning rate; c: weight decay, before it is divided by lr)"
     return f"{head}\n{rows_text(list(rows.values()))}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from stages.records import (
@@ -132,6 +133,8 @@ class TrainJob:
     """How many trainings share one GPU."""
     switches: SourceSwitches | None = None
     """Of training on a source task; None = a study's own training."""
+    image_sha256: Mapping[Path, str] = field(default_factory=dict, repr=False)
+    """Of the files that the spec was made from: what changes meanwhile is not trained on."""
 
     @property
     def stage(self) -> Stage:

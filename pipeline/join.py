@@ -21,6 +21,7 @@ from pipeline.join_rows import (
     part_rows,
     refuse_contradictions,
     score_rows,
+    selection_notes,
     test_counts,
 )
 from pipeline.kept_figures import kept
@@ -101,7 +102,7 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
     tests, lost = pair_tests(rows, table.metrics, output, reporter)
     table = replace(table, notes=(*table.notes, *lost))
     numbers = statistics(table, pairs=tests, missing=plan.study.report.missing)
-    reasons, remarks = open_reasons(plan), list[str]()
+    reasons, chosen, remarks = open_reasons(plan), selection_notes(plan), list[str]()
     parts = part_rows(plan, table.test_counts)
     findings = experiment_findings(parts, plan, table, draw=join_stamp.has_report_extra())
     if join_stamp.has_report_extra():
@@ -111,7 +112,10 @@ def _write(plan: Plan, table: TransferTable, rows: Rows, reporter: Reporter) -> 
             numbers,
             title=plan.study.name,
             limitations=plan.study.report.limitations,
-            details=[cell_details(score, record, reasons.get(score.job, "")) for score, record in rows],
+            details=[
+                cell_details(score, record, reasons.get(score.job, ""), chosen.get(score.job))
+                for score, record in rows
+            ],
             methods=methods(plan.study),
             provenance={
                 **provenance(),

@@ -12,10 +12,11 @@ from cache import sha256_of
 from pipeline.errors import StudyError
 from pipeline.evidence import Rows, label, readable
 from pipeline.foreign import foreign_rows
-from pipeline.jobs import Planned
+from pipeline.jobs import Planned, TrainJob
 from pipeline.ledger import History, Ledger, Record
 from pipeline.plan import Plan
 from pipeline.training_search import EVERY_POINT_DIVERGED
+from pipeline.work_train import AGAIN
 from stages.errors import JoinError
 from stages.records import Metric, Score
 
@@ -67,6 +68,14 @@ def refuse_contradictions(plan: Plan) -> None:
                 merged(*rows)
 
 
+def selection_notes(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Return what the choice of each final training's grid point wants a reader to know, by job.
+
+    It belongs to the grid as it is now: a final training stays the same when its grid is widened.
+    """
+    return {p.name: p.job.notes for p in plan.jobs if p.columns and isinstance(p.job, TrainJob)}
+
+
 def open_reasons(plan: Plan) -> dict[str, str]:
     """Return why each planned score that is not there is not there, by job: "not run yet", what changed since."""
     return {job.name: job.why for job in plan.jobs if job.columns and job.state != "done"}
@@ -97,6 +106,7 @@ def _is_rival(other: Record, counted: Record) -> bool:
     return (
         other.status == counted.status == "complete"
         and other.spec_digest == counted.spec_digest
+        and AGAIN not in counted.provenance
         and all(other.path.with_suffix(suffix).is_file() for suffix in other.files)
     )
 
@@ -116,12 +126,15 @@ def _counted(planned: Planned, history: History) -> Record:
 
 
 def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Record | None]:
-    """Return the row of one job: its result where that is current, else what became of it."""
-    if planned.state == "done":
+    """Return the row of one job: its result where that is current, else what became of it.
+
+    A result counts without the weights that the study wants kept, too.
+    """
+    spec = getattr(planned.job, "spec", None)
+    if planned.state == "done" or (spec is not None and history.result_of(planned.name, spec)):
         record = _counted(planned, history)
         return _score(record.columns, metric, record.status, record, planned.name), record
     failure = history.failed.get(planned.name)
-    spec = getattr(planned.job, "spec", None)
     if failure is not None and spec is not None and failure.spec_digest == sha256_of(spec):
         return _score(planned.columns, metric, "failed", failure, planned.name), failure
     status = "diverged" if planned.why == EVERY_POINT_DIVERGED else "missing"

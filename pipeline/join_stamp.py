@@ -14,7 +14,7 @@ from cache.atomic import write_file
 from pipeline.evidence import Rows
 from pipeline.foreign import published
 from pipeline.jobs import State
-from pipeline.join_rows import open_reasons, part_rows, score_rows
+from pipeline.join_rows import open_reasons, part_rows, score_rows, selection_notes
 from pipeline.kept_figures import kept_digest
 from pipeline.ledger import Record
 from pipeline.plan import Plan
@@ -80,6 +80,7 @@ def has_report_extra() -> bool:
 
 def _made_from(plan: Plan, rows: Rows) -> str:
     """Digest everything that the joined files depend on."""
+    chosen = {name: notes for name, notes in selection_notes(plan).items() if notes}
     return sha256_of(
         {
             "recipe": JOIN_RECIPE,
@@ -90,6 +91,7 @@ def _made_from(plan: Plan, rows: Rows) -> str:
             ],
             "open": open_reasons(plan),
             **_other_experiments(plan),
+            **({"selection": chosen} if chosen else {}),
             "foreign": [
                 asdict(score) for score, record in rows if record is None and score.value is not None
             ],

@@ -7,12 +7,13 @@ from dataclasses import asdict
 
 from pipeline.config import Study
 from pipeline.errors import StudyError
+from pipeline.interrupted import training_state
 from pipeline.jobs import Part, Planned, TrainJob
 from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved, images_digest, with_network
-from pipeline.states import score_columns, state_of
+from pipeline.states import score_columns
 from pipeline.tables_experiments import PretrainTable, SettingTable
-from pipeline.training_cell import TRAIN_RECIPE
+from pipeline.training_recipe import train_recipe
 from stages.backbones import lookup
 from stages.paper_backbones import built_name
 from stages.records import WITHOUT_EFFECT, Backbone, SourceSwitches, SplitName, TrainRecipe
@@ -39,7 +40,7 @@ def plan_pretrain(
         for setting in settings_of(table, backbone):
             for seed in table.seeds:
                 job = _job(study, table, backbone, setting, images, seed)
-                state, why = state_of(job, history)
+                state, why = training_state(job, history, study.output)
                 part = Part("pretrain", steps=table.steps)
                 yield Planned(job.name, "scratch", state, why, job, job.columns, part)
 
@@ -111,7 +112,7 @@ def _job(
         fit_on=fit_on,
         score_on="test",
         spec={
-            "recipe": TRAIN_RECIPE,
+            "recipe": train_recipe(backbone.name, table.weight_decay),
             "backbone": {
                 "name": backbone.name,
                 "preprocessing": asdict(backbone.preprocessing),
@@ -131,6 +132,7 @@ def _job(
         keep_weights=True,
         jobs_per_device=table.jobs_per_device,
         switches=switches,
+        image_sha256=images.by_file(),
     )
 
 

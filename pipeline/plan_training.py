@@ -12,13 +12,15 @@ from dataclasses import replace
 
 from pipeline.budgets import grid_of
 from pipeline.config import Study
-from pipeline.jobs import STAGE_OF_REGIME, Planned
+from pipeline.interrupted import training_state
+from pipeline.jobs import STAGE_OF_REGIME, Planned, TrainJob
 from pipeline.ledger import History
 from pipeline.resolve import Images, Resolved, with_network
-from pipeline.states import score_columns, state_of
+from pipeline.states import score_columns
 from pipeline.tables import TrainTable
 from pipeline.training_cell import Cell, cell_of
 from pipeline.training_search import Search
+from pipeline.work_train import lacks_weights
 from stages.records import Backbone, Regime
 from stages.train.grid import grid
 
@@ -107,5 +109,14 @@ def _plan_cell(cell: Cell, history: History) -> Iterator[Planned]:
             yield Planned(final.name, stage, "waiting", why_not, columns=final.columns)
             continue
         final = replace(final, notes=chosen.warnings)
-        state, why = state_of(final, history)
+        state, why = training_state(final, history, cell.study.output)
+        if state == "done" and _never_kept(final, cell, history):
+            state, why = "missing", "its weights were not kept"
         yield Planned(final.name, stage, state, why, final, final.columns)
+
+
+def _never_kept(final: TrainJob, cell: Cell, history: History) -> bool:
+    """Whether weights are asked for that a finished training has not left; a diverged one has none."""
+    record = history.result_of(final.name, final.spec)
+    whole = record is not None and record.status == "complete"
+    return whole and lacks_weights(final, cell.study.output)

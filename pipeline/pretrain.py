@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.atomic import make_folder, write_file
-from pipeline.beforehand import check_writable
+from pipeline.beforehand import check_devices, check_writable
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.jobs import Planned, TrainJob
@@ -22,9 +22,7 @@ from pipeline.resolve import Resolved, cache_root, resolve
 from pipeline.stage_run import Books, Failure, run_stage
 from pipeline.tables import Table
 from pipeline.tables_experiments import PretrainTable
-from pipeline.work_train import training_folder
-
-WEIGHTS = "weights.safetensors"
+from pipeline.work_train import WEIGHTS, lacks_weights, training_folder
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,7 @@ def pretrain(
     planned = planned_pretrainings(study, study.pretrain, resolved)
     place = Place(root, study.output)
     whole = Plan(study, tuple(planned), resolved, (), (), ())
+    check_devices(p.job for p in planned if p.job is not None and p.state != "done")
     check_writable(whole, ("scratch",), place)
     if agree is not None:
         agree(whole, True)
@@ -110,7 +109,7 @@ def planned_pretrainings(study: Study, table: PretrainTable, resolved: Resolved)
     for planned in plan_pretrain(study, table, resolved, Ledger(study.output).history()):
         job = planned.job
         assert isinstance(job, TrainJob)
-        if planned.state == "done" and not (training_folder(job, study.output) / WEIGHTS).is_file():
+        if planned.state == "done" and lacks_weights(job, study.output):
             planned = Planned(
                 planned.name, planned.stage, "missing", "its weights are gone", job, job.columns
             )

@@ -36,6 +36,15 @@ class Images:
     image_sha256: Mapping[SplitName, tuple[str, ...]]
     """Of the file behind each row."""
 
+    def by_file(self) -> dict[Path, str]:
+        """Return the hash of every file."""
+        splits = self.dataset.splits
+        return {
+            path: sha256
+            for name, digests in self.image_sha256.items()
+            for path, sha256 in zip(splits[name].paths, digests, strict=True)
+        }
+
 
 @dataclass(frozen=True)
 class Resolved:

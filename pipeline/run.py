@@ -14,7 +14,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cache import CacheReadError, CacheWriteError, KeyMissingError
-from pipeline.beforehand import check_choice, check_pins, check_writable, job_pattern, passed_over
+from pipeline.beforehand import (
+    check_choice,
+    check_devices,
+    check_pins,
+    check_writable,
+    job_pattern,
+    passed_over,
+)
 from pipeline.config import Study
 from pipeline.elsewhere import elsewhere_of
 from pipeline.errors import StudyError, SurroundingsError
@@ -121,6 +128,8 @@ def run(
         reporter.say(f"note: {note}")
     check_choice(current, asked, only)
     check_pins(current, asked)
+    if study.execution.executor == "local":
+        check_devices(_ready(current, asked, pattern))
     place = Place(root, study.output)
     check_writable(current, asked, place)
     if agree is not None:

@@ -12,6 +12,9 @@ from pipeline.jobs import ResultJob, State
 from pipeline.ledger import History, differences
 from stages.records import Backbone
 
+NOT_RUN = "not run yet"
+"""Why a job is missing that has left nothing."""
+
 
 def score_columns(
     study: Study, backbone: Backbone, dataset: str, regime: str, *, seed: int | None
@@ -40,7 +43,7 @@ def state_of(job: ResultJob, history: History) -> tuple[State, str]:
     record = history.finished.get(job.name)
     if record is None:
         lost = history.lost(job.name)
-        return "missing", "its result cannot be read" if lost else "not run yet"
+        return "missing", "its result cannot be read" if lost else NOT_RUN
     changes = list(differences(record.spec, _plain(job.spec)))
     more = f" and {len(changes) - 2} more" if len(changes) > 2 else ""
     return "stale", f"changed since: {'; '.join(changes[:2])}{more}"

@@ -10,7 +10,15 @@ import re
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from stages.records import ImageErrorPolicy, Interpolation, Metric, SplitName
 
@@ -32,6 +40,13 @@ def _known_executor(value: str) -> str:
     """Refuse what is no executor."""
     if not re.fullmatch(r"local|slurm|dask:\S+", value):
         raise ValueError(f"{value!r} is none of local, dask:ADDRESS (dask:tcp://HOST:8786), slurm")
+    return value
+
+
+def _known_device(value: str) -> str:
+    """Refuse what is the name of no device."""
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", value):
+        raise ValueError(f'{value!r} is no device; say "auto", "cpu", "cuda" or "cuda:1"')
     return value
 
 
@@ -140,8 +155,18 @@ def _one_or_many(value: object) -> object:
 
 
 Grid = Annotated[tuple[float, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+Device = Annotated[str, AfterValidator(_known_device)]
 Budget = Literal["tiny", "quick", "paper"]
+
+
+_NUMBERS = (
+    "seeds", "validation_fraction", "steps", "batch_size", "micro_batch_size", "learning_rates", "weight_decays",
+    "jobs_per_device", "halving_factor", "momentum", "batch_norm_momentum", "dropout", "label_smoothing",
+    "classifier_std", "image_size", "crop_scale", "crop_ratio", "num_workers", "image_memory", "checkpoint_minutes",
+)  # fmt: skip
+"""Of a training table; neither true nor "0.1" is one of them."""
 
 
 class TrainTable(Table):
@@ -166,7 +191,7 @@ class TrainTable(Table):
     decay_everything: bool = False
     dropout: FromZero = 0.0
     label_smoothing: FromZero = 0.0
-    classifier_std: float = Field(default=0.01, ge=0)
+    classifier_std: float = Field(default=0.01, ge=0, le=1000)
     image_size: Positive | None = None
     evaluation_crop: Literal["whole", "central_87.5", "simclr"] = "whole"
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -174,13 +199,22 @@ class TrainTable(Table):
     horizontal_flip: bool = True
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: Literal["auto", "always", "never"] = "auto"
-    device: str = "auto"
+    device: Device = "auto"
     num_workers: int = Field(default=0, ge=0)
     image_memory: int = Field(default=2 << 30, ge=0)
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     keep_weights: bool = False
     validation_curve: bool = True
     tensorboard: bool = False
+
+    @field_validator(*_NUMBERS, mode="before")
+    @classmethod
+    def _numbers_alone(cls, value: object) -> object:
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, bool | str):
+                shown = f'"{item}"' if isinstance(item, str) else str(item).lower()
+                raise ValueError(f"{shown} is no number; write it without quotes, as in 0.1")
+        return value
 
     @model_validator(mode="after")
     def _sensible(self) -> TrainTable:
@@ -190,6 +224,13 @@ class TrainTable(Table):
         for decay in self.weight_decays or ():
             if not decay >= 0:
                 raise ValueError(f"weight_decays holds {decay:g}; every decay must be 0 or above")
+        if self.learning_rates and not max(self.weight_decays or (1.0,)) / min(self.learning_rates) < 1e38:
+            raise ValueError(
+                f"learning_rates holds {min(self.learning_rates):g}; weight decay is divided by it, and that gives "
+                "no finite number: take a larger one"
+            )
+        if self.device == "cpu" and self.precision == "float16":
+            raise ValueError('precision "float16" needs a GPU: use "float32" or "bfloat16" on the CPU')
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} names one twice; every seed is one training")
         for name in ("crop_scale", "crop_ratio"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pipeline.budgets import grid_of, recipe_of
@@ -14,13 +16,11 @@ from pipeline.ledger import History
 from pipeline.resolve import Images, images_digest
 from pipeline.states import score_columns
 from pipeline.tables import TrainTable
+from pipeline.training_recipe import train_recipe
 from stages.backbones import lookup
 from stages.records import WITHOUT_EFFECT, Backbone, Dataset, Regime, SplitName, TrainRecipe
 from stages.splitting import hold_out
-from stages.train.grid import GridPoint
-
-TRAIN_RECIPE = 1
-"""Grows when the same ingredients would train to another result."""
+from stages.train.grid import GridPoint, grid
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Cell:
     def prefix(self) -> str:
         """What the names of its jobs begin with."""
         return f"{self.regime}/{self.backbone.label}/{self.dataset.name}{self.suffix}"
+
+    @cached_property
+    def image_sha256(self) -> dict[Path, str]:
+        """The hash of every file, one mapping for all jobs."""
+        return self.images.by_file()
 
     def job(self, point: GridPoint, seed: int, *, final: bool, steps: int | None = None) -> TrainJob:
         """Return the job of one grid point; ``steps``: a schedule of that length, where it is a shorter one."""
@@ -74,6 +79,7 @@ class Cell:
             score_on=score_on,
             spec={
                 **self.base_spec,
+                "recipe": train_recipe(self.backbone.name, decay, decay_everything=recipe.decay_everything),
                 "training": {**self.base_spec["training"], "steps": recipe.steps},
                 "learning_rate": rate,
                 "weight_decay": decay,
@@ -85,6 +91,7 @@ class Cell:
             checkpoint_minutes=self.table.checkpoint_minutes,
             keep_weights=final and self.table.keep_weights,
             jobs_per_device=self.table.jobs_per_device,
+            image_sha256=self.image_sha256,
         )
 
 
@@ -111,16 +118,14 @@ def cell_of(
     StudyError
         This backbone or data set cannot be trained with these settings.
     """
-    learning_rates, weight_decays = grid_of(table, regime)
     recipe = recipe_of(table, regime)
     dataset = images.dataset
     _check_fit(regime, table, backbone, dataset)
-    needs_validation = len(learning_rates) * len(weight_decays) > 1
+    needs_validation = len(grid(*grid_of(table, regime))) > 1  # numbers named twice are one point
     if needs_validation and "validation" not in dataset.splits:
         dataset = with_validation(images, table.validation_fraction, seed=table.seeds[0])
     shown = {k: v for k, v in asdict(recipe).items() if k not in WITHOUT_EFFECT}
     spec = {
-        "recipe": TRAIN_RECIPE,
         "backbone": {
             "name": backbone.name,
             "weights": None

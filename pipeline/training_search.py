@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from pipeline.interrupted import training_state
 from pipeline.jobs import STAGE_OF_REGIME, Planned
 from pipeline.ledger import History
-from pipeline.states import state_of
 from pipeline.training_cell import Cell
 from stages.train.grid import GridPoint, Rung, Selection, promote, rungs, select
 
@@ -52,7 +52,7 @@ class Search:
     def _plan_point(self, point: GridPoint, rung: Rung) -> Planned:
         """Plan one training and take its value where it is done."""
         job = self._cell.job(point, self._cell.table.seeds[0], final=False, steps=rung.steps)
-        state, why = state_of(job, self._history)
+        state, why = training_state(job, self._history, self._cell.study.output)
         record = self._history.result_of(job.name, job.spec)
         if record is not None:
             self._values[point] = record.result["value"]

@@ -14,6 +14,11 @@ from pipeline.place import Done, Place
 from pipeline.provenance import provenance
 from stages.records import Progress
 
+WEIGHTS = "weights.safetensors"
+"""In a job's folder, where they are kept."""
+AGAIN = "trained_again_for_its_weights"
+"""In the provenance of a result that stands in the place of an earlier one made from the same."""
+
 
 def train(job: TrainJob, place: Place, progress: Progress | None, threads: int | None = None) -> Done:
     """Train one grid point, or the final network at the chosen one, unless another process does meanwhile.
@@ -30,14 +35,17 @@ def train(job: TrainJob, place: Place, progress: Progress | None, threads: int |
 
     notify = silent if progress is None else functools.partial(progress, 0, job.recipe.steps)
     with KeyLock(place.output / "training" / "locks", sha256_of(job.spec)).held(notify):
-        if Ledger(place.output).has_finished(job.regime, job.name, job.spec):
+        again = Ledger(place.output).has_finished(job.regime, job.name, job.spec)
+        if again and not lacks_weights(job, place.output):
             return Done("trained by another process in the meantime")
-        done = _train(job, place, progress, threads)
+        done = _train(job, place, progress, threads, again=again)
         discard_checkpoint(training_folder(job, place.output))
         return done
 
 
-def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int | None) -> Done:
+def _train(
+    job: TrainJob, place: Place, progress: Progress | None, threads: int | None, *, again: bool
+) -> Done:
     """Train and record the result; the checkpoint stays until the record is in its place."""
     from stages.train import fine_tune, train_from_scratch
 
@@ -53,6 +61,7 @@ def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int 
         seed=job.seed,
         fit_on=job.fit_on,
         score_on=job.score_on,
+        image_sha256=job.image_sha256,
         folder=training_folder(job, place.output),
         image_folder=place.root / "pixels",
         checkpoint_minutes=job.checkpoint_minutes,
@@ -83,11 +92,17 @@ def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int 
             "curve": [asdict(point) for point in result.curve] if result.status == "complete" else [],
             "class_names": list(job.dataset.class_names),
             "notes": list(job.dataset.notes),
-            "warnings": [*job.notes, *result.warnings],
+            "selection_notes": list(job.notes),
+            "warnings": list(result.warnings),
             "steps": result.steps,
             "seconds": result.seconds,
         },
-        provenance=provenance(torch=True, threads=threads, resumed_from=list(result.resumed_from)),
+        provenance=provenance(
+            torch=True,
+            threads=threads,
+            resumed_from=list(result.resumed_from),
+            **({AGAIN: True} if again else {}),
+        ),
         arrays={"test_scores": result.scores, **truth(scored.labels, scored.ids)},
     )
     line = (
@@ -96,6 +111,11 @@ def _train(job: TrainJob, place: Place, progress: Progress | None, threads: int 
         else f"{job.score_on} {job.dataset.metric} {100 * result.value:.2f} %"
     )
     return Done(f"{line} after {result.steps} steps", (*job.notes, *result.warnings))
+
+
+def lacks_weights(job: TrainJob, output: Path) -> bool:
+    """Whether the weights of a job that keeps them are not there."""
+    return job.keep_weights and not (training_folder(job, output) / WEIGHTS).is_file()
 
 
 def training_folder(job: TrainJob, output: Path) -> Path:

@@ -76,7 +76,7 @@ def _central(width: int, height: int, ratio: tuple[float, float], flip: bool) ->
         h = min(max(round(width / ratio[0]), 1), height)
     elif width / height > ratio[1]:
         w = min(max(round(height * ratio[1]), 1), width)
-    return Crop(round((width - w) / 2), round((height - h) / 2), w, h, flip)
+    return Crop((width - w) // 2, (height - h) // 2, w, h, flip)
 
 
 def cut(pixels: NDArray[np.uint8], crop: Crop, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:

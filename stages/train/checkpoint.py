@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,7 @@ def load_checkpoint(folder: Path, fingerprint: str, stepper: Stepper) -> Progres
     state = metadata.get("state", "")
     if metadata.get("sha256") != _digest(state, tensors):
         raise InputError(f"{path} is damaged (its SHA-256 differs): delete it, the job starts anew")
-    done, scaler = _parsed(state, path)
+    done, scaler = _parsed(state, path, stepper.steps)
     _restore(stepper, tensors, path)
     if scaler:
         stepper.scaler.load_state_dict(scaler)
@@ -100,27 +102,52 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from problem
 
 
-def _parsed(state: str, path: Path) -> tuple[Progressed, dict[str, Any]]:
+def _parsed(state: str, path: Path, steps: int) -> tuple[Progressed, dict[str, Any]]:
     """Read how far a job was, and the scaler's state; whoever wrote the file may have written anything."""
     try:
         known = json.loads(state)
         facts = known["progress"]
         done = Progressed(
-            step=int(facts["step"]),
-            curve=tuple(CurvePoint(**point) for point in facts["curve"]),
-            micro_batch_size=int(facts["micro_batch_size"]),
+            step=_count(facts["step"], 0, steps),
+            curve=tuple(_point(point, steps) for point in facts["curve"]),
+            micro_batch_size=_count(facts["micro_batch_size"], 1),
             warnings=tuple(map(str, facts["warnings"])),
-            resumed_from=tuple(map(int, facts["resumed_from"])),
-            seconds=float(facts["seconds"]),
+            resumed_from=tuple(_count(step, 0, steps) for step in facts["resumed_from"]),
+            seconds=_number(facts["seconds"]),
         )
-        if done.step < 0 or done.micro_batch_size < 1:
-            raise ValueError("a negative count")
         return done, dict(known["scaler"])
-    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as problem:
         reason = f"{type(problem).__name__}: {problem}"
         raise InputError(
             f"{path} is no checkpoint of this version ({reason}): delete it, the job starts anew"
         ) from problem
+
+
+def _count(value: object, least: int, most: int | None = None) -> int:
+    """Take a whole number within its bounds, and nothing that only looks like one."""
+    if type(value) is not int or value < least or (most is not None and value > most):
+        raise ValueError(f"a count of {value!r}")
+    return value
+
+
+def _number(value: object) -> float:
+    """Take a finite number."""
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"{value!r} in the place of a number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _point(facts: Mapping[str, Any], steps: int) -> CurvePoint:
+    """Take a point of the curve."""
+    point = CurvePoint(**facts)
+    value = None if point.value is None else _number(point.value)
+    return CurvePoint(
+        _count(point.step, 0, steps - 1),
+        _number(point.loss),
+        _number(point.learning_rate),
+        _number(point.images_per_second),
+        value,
+    )
 
 
 def _tensors_of(stepper: Stepper) -> dict[str, Tensor]:

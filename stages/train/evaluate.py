@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,10 +58,18 @@ class Views:
         Its size is the size scored at.
     recipe : TrainRecipe
         Its ``evaluation_crop``, ``num_workers`` and ``image_memory``.
+    sha256 : mapping of Path to str, optional
+        As `ImageStore` has it.
     """
 
-    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing, recipe: TrainRecipe) -> None:
-        self._store = ImageStore([paths], budget=0, workers=recipe.num_workers or None)
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        preprocessing: Preprocessing,
+        recipe: TrainRecipe,
+        sha256: Mapping[Path, str] | None = None,
+    ) -> None:
+        self._store = ImageStore([paths], budget=0, workers=recipe.num_workers or None, sha256=sha256)
         self._preprocessing = preprocessing
         self._crop = recipe.evaluation_crop
         self._fits = len(paths) * 3 * preprocessing.size**2 <= recipe.image_memory

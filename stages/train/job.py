@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,13 +47,17 @@ class TrainJob:
     score_on: SplitName
     switches: SourceSwitches = NO_SWITCHES
     """Of training on a source task."""
+    image_sha256: Mapping[Path, str] = field(default_factory=dict)
+    """Of image files whose bytes are known; others than these are not trained on."""
 
     def __post_init__(self) -> None:
         recipe = self.recipe
         numbers = (recipe.steps, recipe.batch_size, recipe.micro_batch_size or 1, self.preprocessing.size)
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "must not be negative")
-        _require(self.seed >= 0, "seed", self.seed, "must not be negative")
+        ratio = self.weight_decay / self.learning_rate
+        _require(ratio < 1e38, "weight_decay / learning_rate", ratio, "is no finite number")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in [0, 2^63)")
         _require(
             min(numbers) > 0, "steps, batch_size, micro_batch_size, image_size", numbers, "must be positive"
         )

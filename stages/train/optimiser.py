@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 _DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+"""Linear layers that ``nn.MultiheadAttention`` holds as bare parameters."""
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _RATES = ("p", "drop_prob", "drop_rate", "prob")
@@ -69,6 +71,8 @@ def parameter_groups(network: nn.Module, decay: float, *, everything: bool = Fal
     if everything:
         return [{"params": wanted, "weight_decay": decay}]
     decayed = {id(m.weight) for m in network.modules() if isinstance(m, _DECAYED)}
+    attention = (m for m in network.modules() if isinstance(m, nn.MultiheadAttention))
+    decayed |= {id(w) for m in attention for name in _ATTENTION if (w := getattr(m, name)) is not None}
     return [
         {"params": [p for p in wanted if id(p) in decayed], "weight_decay": decay},
         {"params": [p for p in wanted if id(p) not in decayed], "weight_decay": 0.0},

@@ -6,17 +6,17 @@ lie in one file a split, memory-mapped, so that all jobs on this machine share o
     FOLDER/DIGEST.rgb     height x width x 3 bytes of every image that fits, one after the other
     FOLDER/DIGEST.json    their sizes, and the SHA-256 of the pixels
 
-DIGEST is taken over path, size and modification time of every image file, and the budget. The SHA-256 is
-checked whenever the file is opened; a file that fails is made anew.
+DIGEST is taken over the SHA-256 of every image file, and the budget: size and time do not tell one image from
+another that was moved into its place. The SHA-256 of the pixels is checked whenever their file is opened; a file
+that fails is made anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.locks import KeyLock, silent
-from stages.vision.images import read_image
+from stages.vision.images import hash_image, read_image
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,13 +51,18 @@ class ImageStore:
         Threads; None = as many as torch computes with.
     folder : Path or None
         Where pixels lie for all jobs; None = in this process's memory.
+    sha256 : mapping of Path to str, optional
+        Of the files whose bytes are known: what is decoded is compared with it.
 
     Raises
     ------
     BadImageError
-        A file cannot be decoded.
-    OSError
-        The folder cannot be written.
+        A file cannot be decoded, or has other bytes than ``sha256`` says.
+
+    Attributes
+    ----------
+    warnings : list of str
+        A folder that cannot be written is told of here; the pixels are in memory then.
     """
 
     def __init__(
@@ -67,21 +72,25 @@ class ImageStore:
         budget: int,
         workers: int | None = None,
         folder: Path | None = None,
+        sha256: Mapping[Path, str] | None = None,
     ) -> None:
+        self.warnings: list[str] = []
+        self._sha256 = dict(sha256 or {})
         self._paths = tuple(path for group in groups for path in group)
         self._pool = ThreadPoolExecutor(workers or torch.get_num_threads(), thread_name_prefix="pixels")
         self._kept: list[Pixels | None] = []
-        for group in groups if budget > 0 else ():
-            found = self._keep(group, budget) if folder is None else self._map_file(group, budget, folder)
-            self._kept += [*found, *[None] * (len(group) - len(found))]
-            budget -= sum(pixels.nbytes for pixels in found)
+        try:
+            self._fill(groups if budget > 0 else (), budget, folder)
+        except BaseException:
+            self.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, row: int) -> Pixels:
         kept = self._kept[row] if self._kept else None
-        return np.asarray(read_image(self._paths[row])) if kept is None else kept
+        return self._read(self._paths[row]) if kept is None else kept
 
     @property
     def kept(self) -> int:
@@ -97,6 +106,30 @@ class ImageStore:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._kept.clear()
 
+    def _fill(self, groups: Sequence[Sequence[Path]], budget: int, folder: Path | None) -> None:
+        """Keep the images of groups, one after the other, until the budget is spent."""
+        for group in groups:
+            found = self._kept_somewhere(group, budget, folder)
+            self._kept += [*found, *[None] * (len(group) - len(found))]
+            budget -= sum(pixels.nbytes for pixels in found)
+
+    def _kept_somewhere(self, paths: Sequence[Path], budget: int, folder: Path | None) -> list[Pixels]:
+        """Keep what fits: in the folder, or in memory where there is none or it cannot be written."""
+        if folder is not None:
+            try:
+                return self._map_file(paths, budget, folder)
+            except OSError as problem:
+                reason = problem.strerror or type(problem).__name__
+                self.warnings.append(
+                    f"{folder}: decoded images cannot be kept there ({reason}), each training keeps its own in "
+                    "memory: make room, or lower image_memory"
+                )
+        return self._keep(paths, budget)
+
+    def _read(self, path: Path) -> Pixels:
+        """Decode a file whose bytes are those that are known."""
+        return np.asarray(read_image(path, self._sha256.get(path)))
+
     def _keep(self, paths: Sequence[Path], budget: int) -> list[Pixels]:
         """Decode into memory what fits."""
         return [pixels.copy() for pixels in self._decoded(paths, budget)]
@@ -104,8 +137,7 @@ class ImageStore:
     def _decoded(self, paths: Sequence[Path], budget: int) -> Iterator[Pixels]:
         """Decode from the first file on until the budget is spent, and no further."""
         for first in range(0, len(paths), _CHUNK):
-            for image in self._pool.map(read_image, paths[first : first + _CHUNK]):
-                pixels = np.asarray(image)
+            for pixels in self._pool.map(self._read, paths[first : first + _CHUNK]):
                 budget -= pixels.nbytes
                 if budget < 0:
                     return
@@ -113,7 +145,9 @@ class ImageStore:
 
     def _map_file(self, paths: Sequence[Path], budget: int, folder: Path) -> list[Pixels]:
         """Map the file of a group, made where there is none that is sound."""
-        digest = _digest_of(paths, budget)
+        unknown = [path for path in dict.fromkeys(paths) if path not in self._sha256]
+        self._sha256 |= zip(unknown, self._pool.map(hash_image, unknown), strict=True)
+        digest = _digest_of([self._sha256[path] for path in paths], budget)
         folder.mkdir(parents=True, exist_ok=True)
         with KeyLock(folder, digest).held(silent):
             sizes = _sound_sizes(folder, digest)
@@ -143,19 +177,9 @@ class ImageStore:
         return sizes
 
 
-def _digest_of(paths: Sequence[Path], budget: int) -> str:
-    """Name a group after the state of its files and the room for their pixels."""
-    states = [(os.fspath(path), *_state(path)) for path in paths]
-    return hashlib.sha256(json.dumps([states, budget]).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Return what tells one state of a file from another; a missing one is met when it is read."""
-    try:
-        status = path.stat()
-    except OSError:
-        return (-1, -1)
-    return status.st_size, status.st_mtime_ns
+def _digest_of(sha256: Sequence[str], budget: int) -> str:
+    """Name a group after the bytes of its files and the room for their pixels."""
+    return hashlib.sha256(json.dumps([sha256, budget]).encode()).hexdigest()
 
 
 def _sound_sizes(folder: Path, digest: str) -> list[tuple[int, int]] | None:

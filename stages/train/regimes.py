@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.records import (
@@ -29,6 +29,7 @@ def fine_tune(
     seed: int = 0,
     fit_on: Sequence[SplitName] = ("train",),
     score_on: SplitName = "validation",
+    image_sha256: Mapping[Path, str] | None = None,
     folder: Path | None = None,
     image_folder: Path | None = None,
     checkpoint_minutes: float = 10.0,
@@ -61,6 +62,8 @@ def fine_tune(
         The splits to train on, in this order.
     score_on : {"train", "validation", "test"}
         The split to score, once, at the end.
+    image_sha256 : mapping of Path to str, optional
+        SHA-256 of image files, as far as it is known: a file that has other bytes by now is refused.
     folder : Path or None
         Where ``curve.jsonl`` and checkpoints are written; created if absent. A checkpoint of this very job
         that lies there is resumed, on the CPU to the same bits; a finished job deletes its checkpoint.
@@ -91,7 +94,7 @@ def fine_tune(
     DatasetError
         A split is missing or empty.
     BadImageError
-        An image cannot be decoded.
+        An image cannot be decoded, or is not what ``image_sha256`` says.
     BackboneError, WeightsError
         The network cannot be built.
     InputError
@@ -107,7 +110,16 @@ def fine_tune(
     ...     return fine_tune(backbone, dataset, recipe, learning_rate=0.01, weight_decay=1e-4)
     """
     job = TrainJob(
-        "fine_tune", backbone, dataset, recipe, learning_rate, weight_decay, seed, tuple(fit_on), score_on
+        "fine_tune",
+        backbone,
+        dataset,
+        recipe,
+        learning_rate,
+        weight_decay,
+        seed,
+        tuple(fit_on),
+        score_on,
+        image_sha256=image_sha256 or {},
     )
     return run_job(
         job,
@@ -131,6 +143,7 @@ def train_from_scratch(
     seed: int = 0,
     fit_on: Sequence[SplitName] = ("train",),
     score_on: SplitName = "validation",
+    image_sha256: Mapping[Path, str] | None = None,
     folder: Path | None = None,
     image_folder: Path | None = None,
     checkpoint_minutes: float = 10.0,
@@ -165,6 +178,7 @@ def train_from_scratch(
         tuple(fit_on),
         score_on,
         switches,
+        image_sha256 or {},
     )
     return run_job(
         job,

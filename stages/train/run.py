@@ -56,30 +56,35 @@ def run_job(
     with seeded(job.seed), _threads(threads), kept_memory() if on_cpu else contextlib.nullcontext():
         stepper = build_stepper(job, device)
         watch = _Watch(job, stepper, folder, checkpoint_minutes * 60, progress)
-        images = ImageStore(
-            [job.dataset.splits[name].paths for name in job.fit_on],
-            budget=job.recipe.image_memory,
-            workers=job.recipe.num_workers or None,
-            folder=image_folder,
-        )
         scores = None
-        try:
-            source = Source(images, job.training_labels(), job.preprocessing, job.recipe, job.seed)
-            _train(job, stepper, source, watch)
-            images.close()
-            scores = watch.finish()
-        except DivergedError as problem:
-            watch.steps = problem.step
-            stepper.warnings.append(str(problem))
-        finally:
-            images.close()
-            watch.close()
+        with contextlib.closing(watch):
+            try:
+                with contextlib.closing(_images(job, image_folder)) as images:
+                    watch.warnings = tuple(dict.fromkeys(images.warnings))
+                    labels = job.training_labels()
+                    source = Source(images, labels, job.preprocessing, job.recipe, job.seed)
+                    _train(job, stepper, source, watch)
+                scores = watch.finish()
+            except DivergedError as problem:
+                watch.steps = problem.step
+                stepper.warnings.append(str(problem))
     if folder is not None:
         if keep_weights and scores is not None:
             write_weights(folder, stepper.network, job)
         if not keep_checkpoint:
             discard_checkpoint(folder)
     return _result(job, watch, scores)
+
+
+def _images(job: TrainJob, folder: Path | None) -> ImageStore:
+    """Return the images to train on."""
+    return ImageStore(
+        [job.dataset.splits[name].paths for name in job.fit_on],
+        budget=job.recipe.image_memory,
+        workers=job.recipe.num_workers or None,
+        folder=folder,
+        sha256=job.image_sha256,
+    )
 
 
 def build_stepper(job: TrainJob, device: torch.device) -> Stepper:
@@ -123,6 +128,8 @@ class _Watch:
     progress: Progress | None
     steps: int = 0
     """Steps done."""
+    warnings: tuple[str, ...] = ()
+    """Of this attempt, beside those of the stepper, which a checkpoint hands on."""
     curve: CurveWriter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,14 +176,21 @@ class _Watch:
         taken = sum(point.value is not None for point in self.curve.points)
         if not is_scored(step, recipe.steps, recipe.batch_size, len(labels), taken):
             return None
-        return float(evaluate(job.dataset.metric, labels, self.scores()))
+        return float(evaluate(job.dataset.metric, labels, self._finite_scores(step + 1)))
 
     def finish(self) -> NDArray[np.float32]:
         """Score the trained network; where that is on validation, the curve ends with it."""
-        job, scores = self.job, self.scores()
+        job, scores = self.job, self._finite_scores(self.steps)
         if job.recipe.validation_curve and job.score_on == "validation" and self.curve.points:
             labels = job.dataset.splits[job.score_on].labels
             self.curve.complete(float(evaluate(job.dataset.metric, labels, scores)))
+        return scores
+
+    def _finite_scores(self, steps: int) -> NDArray[np.float32]:
+        """Return the scores; an update may have spoiled the network after its loss was looked at."""
+        scores = self.scores()
+        if not np.isfinite(scores).all():
+            raise DivergedError(steps)
         return scores
 
     def scores(self) -> NDArray[np.float32]:
@@ -184,7 +198,7 @@ class _Watch:
         job = self.job
         if self._views is None:
             paths = job.dataset.splits[job.score_on].paths
-            self._views = Views(paths, job.preprocessing, job.recipe)
+            self._views = Views(paths, job.preprocessing, job.recipe, job.image_sha256)
         return score(
             self.stepper.network,
             self._views,
@@ -273,7 +287,7 @@ def _result(job: TrainJob, watch: _Watch, scores: NDArray[Any] | None) -> TrainR
         n_test=len(labels),
         seconds=watch.seconds,
         resumed_from=watch.resumed_from,
-        warnings=(*job.warnings(), *_notes(watch.stepper), *watch.stepper.warnings),
+        warnings=(*job.warnings(), *_notes(watch.stepper), *watch.warnings, *watch.stepper.warnings),
     )
 
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from stages.errors import InputError
 from stages.records import Preprocessing, TrainRecipe
 from stages.train.model import Classifier, loss_of
 from stages.train.optimiser import batch_norm_momentum, set_batch_norm_momentum
@@ -63,6 +64,11 @@ class Stepper:
         self._retune()
 
     @property
+    def steps(self) -> int:
+        """How many steps the job has."""
+        return self._recipe.steps
+
+    @property
     def micro_batches(self) -> int:
         """How many forward passes a step takes."""
         return math.ceil(self._recipe.batch_size / self.micro_batch_size)
@@ -93,6 +99,13 @@ class Stepper:
         buffers = [b.clone() for b in self.network.buffers()]
         try:
             loss = self._gradients(images, labels)
+        except ValueError as problem:
+            if "more than 1 value per channel" not in str(problem):
+                raise
+            raise InputError(
+                f"a micro-batch of one image, and the batch norm of this network needs two (batch_size "
+                f"{len(images)}, micro_batch_size {self.micro_batch_size}): choose sizes that leave no single image"
+            ) from problem
         except torch.OutOfMemoryError:
             if self.warnings or self.micro_batch_size < 2:
                 raise

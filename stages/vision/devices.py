@@ -33,11 +33,20 @@ def choose_device(word: str) -> torch.device:
         device = torch.device(word)
     except RuntimeError as problem:
         raise InputError(f'unknown device {word!r}: say "auto", "cpu", "cuda" or "cuda:1"') from problem
+    if device.type not in ("cpu", "cuda") and not _is_here(device):
+        raise InputError(f'device {word!r} asked for, but torch computes on none here: use "auto" or "cpu"')
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f'device {word!r} asked for, but torch sees {torch.cuda.device_count()} CUDA devices: use "auto"'
         )
     return device
+
+
+def _is_here(device: torch.device) -> bool:
+    """Whether a device that is neither CPU nor CUDA is this machine's accelerator (torch 2.6 and later can tell)."""
+    accelerator = getattr(torch, "accelerator", None)
+    found = accelerator.current_accelerator() if accelerator and accelerator.is_available() else None
+    return found is not None and found.type == device.type
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

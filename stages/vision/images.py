@@ -12,6 +12,7 @@ Rules, applied to every file alike:
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -79,20 +80,46 @@ def decode(data: bytes, *, name: str) -> Image.Image:
         raise BadImageError(f"{name}: cannot be decoded ({reason}): replace it or leave it out") from problem
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, sha256: str | None = None) -> Image.Image:
     """Decode an image file to 8-bit RGB, see :func:`decode`.
+
+    Parameters
+    ----------
+    path : Path
+    sha256 : str, optional
+        What the file's bytes must have.
 
     Raises
     ------
     BadImageError
-        Also where the file cannot be opened.
+        Also where the file cannot be opened, or its bytes are not those that were hashed.
     """
+    data = _bytes_of(path)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise BadImageError(
+            f"{path}: changed since it was hashed: run again, with --rehash where that does not help"
+        )
+    return decode(data, name=str(path))
+
+
+def hash_image(path: Path) -> str:
+    """Return the SHA-256 of an image file.
+
+    Raises
+    ------
+    BadImageError
+        The file cannot be opened.
+    """
+    return hashlib.sha256(_bytes_of(path)).hexdigest()
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Read a whole file."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as problem:
         reason = problem.strerror or type(problem).__name__
         raise BadImageError(f"{path}: cannot be opened ({reason})") from problem
-    return decode(data, name=str(path))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -26,6 +26,9 @@ RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
 }
 
+_LARGEST = 1 << 25
+"""Pixels of an image that is resized as a whole to have its centre cut out: of no photograph are they more."""
+
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Bring an image to the network's input size.
@@ -45,16 +48,39 @@ def fit(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     size, resample = preprocessing.size, RESAMPLING[preprocessing.interpolation]
     if preprocessing.crop == "whole":
         return np.asarray(_resized(image, (size, size), resample))
-    resized = short_side(image, math.floor(size / preprocessing.crop_fraction), resample)
-    return np.asarray(center_crop(resized, size))
+    whole = short_side(image.size, math.floor(size / preprocessing.crop_fraction))
+    if whole[0] * whole[1] > _LARGEST:
+        return np.asarray(_centre_of(image, whole, size, resample))
+    return np.asarray(center_crop(_resized(image, whole, resample), size))
 
 
-def short_side(image: Image.Image, target: int, resample: Image.Resampling) -> Image.Image:
-    """Resize the short side to ``target``; the long side is rounded down, as torchvision does."""
-    width, height = image.size
+def short_side(size: tuple[int, int], target: int) -> tuple[int, int]:
+    """Return width and height with the short side ``target``; the long one is rounded down, as torchvision does."""
+    width, height = size
     if width <= height:
-        return _resized(image, (target, int(target * height / width)), resample)
-    return _resized(image, (int(target * width / height), target), resample)
+        return target, int(target * height / width)
+    return int(target * width / height), target
+
+
+def _centre_of(
+    image: Image.Image, whole: tuple[int, int], size: int, resample: Image.Resampling
+) -> Image.Image:
+    """Return the centre of an image resized to ``whole``, of which no more is ever made than the centre.
+
+    Pillow rounds the box to float32 and may resize rows and columns in another order, so that values differ a
+    little from those of the whole image resized: only images too long and thin for that come here.
+    """
+    starts = [round((side - size) / 2) for side in whole]
+    spans = [(max(start, 0), min(start + size, side)) for start, side in zip(starts, whole, strict=True)]
+    (left, right), (top, bottom) = (
+        (low * there / side, high * there / side)
+        for (low, high), there, side in zip(spans, image.size, whole, strict=True)
+    )
+    part = image.resize(
+        (spans[0][1] - spans[0][0], spans[1][1] - spans[1][0]), resample, box=(left, top, right, bottom)
+    )
+    x, y = (min(start, 0) for start in starts)
+    return part.crop((x, y, x + size, y + size))
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from typing import Any
 
+from pipeline.cell_details import cell_details
+from pipeline.config import Study
 from pipeline.grids import grid_tables, grids_text
 from pipeline.jobs import TrainJob
+from pipeline.join_rows import score_rows, selection_notes
+from pipeline.join_stamp import _made_from
+from pipeline.ledger import Ledger
+from pipeline.place import Place
 from pipeline.plan import plan
 from pipeline.run import run
+from pipeline.work import record_failure
 from pipeline.work_train import training_folder
 
 NET = "test_resnet.r160_in1k"
@@ -46,6 +56,80 @@ def test_a_grid_shows_what_is_done_and_what_is_under_way(workshop, penultimate) 
     assert [word for word in ("lr 0.01", "lr 0.1", "c = 0", "c = 0.0001") if word not in text] == []
     result = penultimate("status", study.folder / "study.toml", "--json")
     assert json.loads(result.out)["grids"][0]["points"] == table["points"]
+
+
+def test_a_point_whose_last_attempt_failed_is_not_under_way_until_it_is_tried_again(workshop) -> None:
+    workshop.images()
+    study = workshop.load({"fine_tune": GRID, "probe": {"enabled": False}})
+    job = next(p.job for p in plan(study).jobs if isinstance(p.job, TrainJob))
+    curve = training_folder(job, study.output) / "curve.jsonl"
+    curve.parent.mkdir(parents=True)
+    line = '{"step": 0, "loss": 1.0, "learning_rate": 0.1, "images_per_second": 9.0}\n'
+    curve.write_text(line, encoding="utf-8")
+    os.utime(curve, ns=(1, 1))
+    record_failure(job, Place(study.folder / "cache", study.output), "no reason", study.folder / "log")
+    assert grid_tables(plan(study))[0]["points"][0]["state"] == "failed"
+    later = time.time_ns() + 10**9
+    os.utime(curve, ns=(later, later))
+    assert grid_tables(plan(study))[0]["points"][0]["state"] == "running"
+
+
+def test_a_training_with_a_checkpoint_is_said_to_go_on(workshop) -> None:
+    workshop.images()
+    study = workshop.load({"fine_tune": GRID, "probe": {"enabled": False}})
+    job = next(p.job for p in plan(study).jobs if isinstance(p.job, TrainJob))
+    checkpoint = training_folder(job, study.output) / "checkpoint.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    for step, why in ((1, "not finished: goes on from its checkpoint, at step 1 of 2"), ("x", "not run yet")):
+        state = json.dumps({"progress": {"step": step}})
+        header = json.dumps({"__metadata__": {"state": state}}).encode()
+        checkpoint.write_bytes(len(header).to_bytes(8, "little") + header)
+        assert next(p.why for p in plan(study).jobs if p.name == job.name) == why
+    assert "c: weight decay, before it is divided by lr" in grids_text(plan(study))
+
+
+def test_the_notes_of_a_choice_are_those_of_the_grid_as_it_is(workshop) -> None:
+    """A final training is not done again when its grid grows; what is said of the choice changes all the same."""
+    workshop.images()
+    grid = {**GRID, "learning_rates": [0.01, 0.02], "weight_decays": [0.0]}
+    study = workshop.load({"fine_tune": grid, "probe": {"enabled": False}})
+    pretend(study, {0.01: 0.4, 0.02: 0.5})
+    before, digest = details_of(study)
+    assert before["warnings"] == [
+        "the best learning_rate 0.02 is the largest of its grid: widen the grid",
+        "own",
+    ]
+
+    wider = workshop.load(
+        {"fine_tune": {**grid, "learning_rates": [0.01, 0.02, 0.1]}, "probe": {"enabled": False}}
+    )
+    pretend(wider, {0.1: None})
+    after, other_digest = details_of(wider)
+    assert after["warnings"] == ["1 of 3 grid points diverged", "own"]
+    assert after["record, sha256"] == before["record, sha256"]
+    assert digest != other_digest
+
+
+def pretend(study: Study, values: dict[float, float | None]) -> None:
+    """Record trainings with these values by their learning rate, then the final one where it is not there."""
+    for _ in range(2):
+        for planned in plan(study).to_run("fine-tune"):
+            job = planned.job
+            assert isinstance(job, TrainJob)
+            value = 0.6 if job.columns else values[job.learning_rate]
+            columns = {**job.columns, "metric": "top_1", "value": value} if job.columns else {}
+            result = {"value": value, "steps": 2, "warnings": ["own"]}
+            Ledger(study.output).write(
+                "fine_tune", job.name, status="diverged" if value is None else "complete", spec=job.spec,
+                columns=columns, provenance={}, result=result,
+            )  # fmt: skip
+
+
+def details_of(study: Study) -> tuple[dict[str, Any], str]:
+    """What the report says of the only cell, and what the join is made from."""
+    planned = plan(study)
+    ((score, record),) = rows = score_rows(planned)
+    return cell_details(score, record, "", selection_notes(planned)[score.job]), _made_from(planned, rows)
 
 
 def test_a_study_without_a_grid_shows_none(workshop) -> None:

@@ -18,10 +18,13 @@ import pytest
 from cache import CacheWriteError
 from pipeline.budgets import RECIPE_FIELDS
 from pipeline.jobs import TrainJob
+from pipeline.join_rows import refuse_contradictions, score_rows
 from pipeline.ledger import Ledger
 from pipeline.place import Place
 from pipeline.plan import plan
-from pipeline.work_train import train
+from pipeline.training_recipe import train_recipe
+from pipeline.work_train import AGAIN, train
+from stages.errors import BadImageError
 from stages.records import WITHOUT_EFFECT, TrainRecipe
 
 TRAINING = {"budget": "tiny", "steps": 3, "batch_size": 4, "image_size": 32, "device": "cpu"}
@@ -47,6 +50,21 @@ def trainings(workshop: Any, **settings: Any) -> list[TrainJob]:
         ({"checkpoint_minutes": -1.0}, "fine_tune.checkpoint_minutes"),
         ({"decay_everything": "sometimes"}, "fine_tune.decay_everything"),
         ({"crop_scale": [0.5, 2.0]}, "no crop keeps more than 1"),
+        ({"seeds": [-1]}, "fine_tune.seeds"),
+        ({"seeds": [2**63 - 1, 2**63]}, "fine_tune.seeds"),
+        ({"seeds": [True]}, "fine_tune.seeds: true is no number"),
+        ({"steps": True}, "fine_tune.steps: true is no number"),
+        ({"batch_size": "6"}, 'fine_tune.batch_size: "6" is no number'),
+        ({"learning_rates": ["0.1"]}, 'fine_tune.learning_rates: "0.1" is no number'),
+        ({"learning_rates": True}, "fine_tune.learning_rates: true is no number"),
+        ({"learning_rates": [1e-320]}, "learning_rates holds 9.99989e-321; weight decay is divided by it"),
+        ({"classifier_std": 1e308}, "fine_tune.classifier_std"),
+        ({"device": "cpuu"}, "fine_tune.device: 'cpuu' is no device"),
+        ({"device": ""}, "fine_tune.device: '' is no device"),
+        ({"device": "meta"}, "fine_tune.device: 'meta' is no device"),
+        ({"device": "cuda:99"}, "fine_tune: device 'cuda:99' asked for, but torch sees"),
+        ({"device": "xpu"}, "fine_tune: device 'xpu' asked for, but torch computes on none here"),
+        ({"precision": "float16"}, "float16"),
         ({"nesterov": True}, "fine_tune.nesterov: unknown key"),
         ({"optimizer": "adam"}, "fine_tune.optimizer: unknown key"),
     ],
@@ -90,6 +108,15 @@ def test_what_changes_no_result_makes_no_result_stale(workshop) -> None:
     assert plain.spec != smoothed.spec
 
 
+def test_a_change_of_the_decay_of_attention_makes_no_other_training_stale(workshop) -> None:
+    workshop.images()
+    (job,) = trainings(workshop, weight_decays=[1e-4])
+    assert job.spec["recipe"] == 1
+    vit = "torchvision/vit_b_16"
+    assert [train_recipe(vit, c) for c in (0.0, 1e-4)] == [1, 2]
+    assert train_recipe(vit, 1e-4, decay_everything=True) == 1
+
+
 def test_weights_of_final_trainings_alone_are_kept(workshop) -> None:
     workshop.images()
     grid = trainings(workshop, learning_rates=[0.1, 0.01], keep_weights=True)
@@ -120,6 +147,19 @@ def test_a_grid_needs_images_to_choose_on(workshop, penultimate) -> None:
     assert len(result.errors) == 1
     assert "to spare as validation" in result.errors[0]
     assert penultimate("fine-tune", workshop.study({"fine_tune": TRAINING})).status == 0
+    (job,) = trainings(workshop, learning_rates=[0.01, 0.01], weight_decays=[0.0, 0.0])
+    assert "validation" not in job.dataset.splits
+
+
+def test_a_batch_of_one_image_is_told_of_where_a_batch_norm_needs_two(workshop, penultimate) -> None:
+    """At 32 pixels the last layers see one place of an image."""
+    workshop.images()
+    alone = {**TRAINING, "batch_size": 3, "micro_batch_size": 2}
+    result = penultimate(
+        "fine-tune", workshop.study({"fine_tune": alone, "probe": {"enabled": False}}), "--jobs", 1
+    )
+    assert result.status == 1
+    assert "a micro-batch of one image, and the batch norm of this network needs two" in result.err
 
 
 def test_label_smoothing_of_a_multi_label_set_is_told_beforehand(workshop, penultimate) -> None:
@@ -133,6 +173,27 @@ def test_label_smoothing_of_a_multi_label_set_is_told_beforehand(workshop, penul
     assert "fine_tune.label_smoothing 0.1 means nothing for the multi-label set 'colours'" in result.errors[0]
 
 
+def test_weights_that_are_asked_for_later_are_trained_for(workshop, penultimate) -> None:
+    """The result counts meanwhile, and the new one stands in its place even where it came out otherwise."""
+    workshop.images()
+    tables = {"fine_tune": TRAINING, "probe": {"enabled": False}}
+    assert penultimate("fine-tune", workshop.study(tables)).status == 0
+    tables["fine_tune"] = {**TRAINING, "keep_weights": True}
+    planned = plan(study := workshop.load(tables))
+    assert [(job.state, job.why) for job in planned.of("fine-tune")] == [
+        ("missing", "its weights were not kept")
+    ]
+    assert [score.status for score, _ in score_rows(planned)] == ["complete"]
+    path = workshop.study(tables)
+    assert penultimate("fine-tune", path, "--jobs", 1).status == 0
+    assert len(list((workshop.folder / "out" / "training").glob("*/*/weights.safetensors"))) == 1
+    first, second = Ledger(study.output).records()
+    assert first.result["value"] == second.result["value"]
+    assert (AGAIN in first.provenance, AGAIN in second.provenance) == (False, True)
+    refuse_contradictions(plan(study))
+    assert plan(study).of("fine-tune")[0].state == "done"
+
+
 def test_a_job_that_another_process_trained_meanwhile_is_not_trained_again(workshop, tmp_path: Path) -> None:
     workshop.images()
     (job,) = trainings(workshop)
@@ -143,6 +204,20 @@ def test_a_job_that_another_process_trained_meanwhile_is_not_trained_again(works
     changed = replace(job, spec={**job.spec, "recipe": 0})
     assert "top_1" in train(changed, place, None).line
     assert len(Ledger(place.output).records()) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_image_that_changes_while_a_training_waits_is_not_trained_on(
+    workshop, tmp_path: Path, split: Any
+) -> None:
+    workshop.images()
+    (job,) = trainings(workshop)
+    changed, *_, other = job.dataset.splits[split].paths
+    changed.write_bytes(other.read_bytes())
+    place = Place(tmp_path / "cache", tmp_path / "out")
+    with pytest.raises(BadImageError, match=f"{changed.name}: changed since it was hashed"):
+        train(job, place, None)
+    assert not Ledger(place.output).records()
 
 
 def test_a_checkpoint_stays_until_the_result_is_recorded(workshop, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from stages.errors import InputError
 from stages.records import Backbone, Dataset, TrainRecipe, TrainResult
 from stages.train import fine_tune
+from stages.train.checkpoint import _digest, _read
 
 RECIPE = TrainRecipe(steps=10, batch_size=8, device="cpu")
 FILE = "checkpoint.safetensors"
@@ -162,8 +164,6 @@ def test_damaged_and_hostile_checkpoints_are_refused(
 def test_a_tensor_too_few_is_refused(own: Backbone, colours: Dataset, tmp_path: Path) -> None:
     from safetensors import safe_open
 
-    from stages.train.checkpoint import _digest
-
     path = interrupted(own, colours, tmp_path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
@@ -173,6 +173,36 @@ def test_a_tensor_too_few_is_refused(own: Backbone, colours: Dataset, tmp_path: 
     save_file(tensors, path, metadata)
     with pytest.raises(InputError, match="does not fit the network"):
         run(own, colours, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"step": 10**9},
+        {"step": float("inf")},
+        {"step": "4"},
+        {"step": True},
+        {"micro_batch_size": 0},
+        {"seconds": "long"},
+        {"resumed_from": [11]},
+        {"curve": [{"step": 0, "loss": "small", "learning_rate": 0.1, "images_per_second": 1.0}]},
+        {"curve": [{"step": 10, "loss": 1.0, "learning_rate": 0.1, "images_per_second": 1.0}]},
+        {"curve": [3]},
+    ],
+)
+def test_a_signed_checkpoint_of_impossible_progress_is_refused(
+    own: Backbone, colours: Dataset, tmp_path: Path, written: dict[str, Any]
+) -> None:
+    path = interrupted(own, colours, tmp_path)
+    tensors, metadata = _read(path)
+    state = json.loads(metadata["state"])
+    state["progress"] |= written
+    metadata["state"] = json.dumps(state)
+    metadata["sha256"] = _digest(metadata["state"], tensors)
+    save_file(tensors, path, metadata)
+    with pytest.raises(InputError, match="delete it, the job starts anew") as caught:
+        run(own, colours, folder=tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 SCRIPT = """

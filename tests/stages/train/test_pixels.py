@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 from stages.errors import BadImageError
-from stages.records import Backbone, Dataset, TrainRecipe
+from stages.records import Backbone, Dataset, SplitName, TrainRecipe
 from stages.train import fine_tune
 from stages.train.pixels import ImageStore
-from stages.vision.images import read_image
+from stages.vision.images import hash_image, read_image
 
 PLENTY = 1 << 30
 
@@ -62,6 +63,46 @@ def test_a_second_store_maps_the_file_of_the_first(colours: Dataset, tmp_path: P
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "pixels").glob("*.rgb")} == before
 
 
+def test_pixels_that_cannot_be_written_stay_in_memory(
+    own: Backbone, colours: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "pixels"
+    groups = groups_of(colours)
+    store = ImageStore(groups, budget=PLENTY, folder=folder)
+    assert all(
+        f"{folder}: decoded images cannot be kept there (Not a directory)" in w for w in store.warnings
+    )
+    assert store.warnings
+    check(store, groups, 24)
+    result = fine_tune(
+        own,
+        colours,
+        TrainRecipe(steps=1, batch_size=8, device="cpu"),
+        learning_rate=0.1,
+        weight_decay=0.0,
+        image_folder=folder,
+    )
+    assert len(result.warnings) == 1
+    assert "make room" in result.warnings[0]
+
+
+def test_a_full_disk_leaves_nothing_half_written(colours: Dataset, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    groups, folder = groups_of(colours), tmp_path / "pixels"
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        store = ImageStore(groups, budget=PLENTY, folder=folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(store.warnings) == 2
+    check(store, groups, 24)
+    assert not [p for p in folder.iterdir() if p.suffix in {".rgb", ".json", ".part"}]
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "no description", "no numbers"])
 def test_a_damaged_file_is_made_anew(colours: Dataset, tmp_path: Path, damage: str) -> None:
     groups, folder = groups_of(colours), tmp_path / "pixels"
@@ -87,6 +128,50 @@ def test_an_image_that_changed_is_decoded_anew(colours: Dataset, tmp_path: Path)
     changed.write_bytes(other.read_bytes())
     os.utime(changed, ns=(1, 1))
     check(ImageStore(groups, budget=PLENTY, folder=folder), groups, 24)
+
+
+def test_images_that_changed_places_are_decoded_anew(colours: Dataset, tmp_path: Path) -> None:
+    """With time and size of before, as moving them leaves it: only their bytes tell."""
+    groups, folder = groups_of(colours), tmp_path / "pixels"
+    one, other = groups[0][0], groups[0][3]
+    for path in (one, other):
+        image = read_image(path)
+        path.unlink()
+        image.save(path, "bmp")
+        os.utime(path, ns=(1, 1))
+    assert one.stat().st_size == other.stat().st_size
+    ImageStore(groups, budget=PLENTY, folder=folder).close()
+    spare = tmp_path / "spare"
+    one.rename(spare), other.rename(one), spare.rename(other)
+    check(ImageStore(groups, budget=PLENTY, folder=folder), groups, 24)
+
+
+@pytest.mark.parametrize(("budget", "mapped"), [(PLENTY, True), (PLENTY, False), (0, False)])
+def test_an_image_that_is_not_what_was_hashed_is_refused(
+    colours: Dataset, tmp_path: Path, budget: int, mapped: bool
+) -> None:
+    (paths, _), folder = groups_of(colours), tmp_path / "pixels" if mapped else None
+    known = {path: hash_image(path) for path in paths}
+    paths[2].write_bytes(paths[3].read_bytes())
+    with pytest.raises(BadImageError, match=r"train2\.png: changed since it was hashed: run again"):
+        _ = ImageStore([paths], budget=budget, folder=folder, sha256=known)[2]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_job_is_refused_images_of_which_other_bytes_are_known(
+    own: Backbone, colours: Dataset, split: SplitName
+) -> None:
+    path = colours.splits[split].paths[1]
+    known = {path: "0" * 64}
+    with pytest.raises(BadImageError, match=f"{split}1.png: changed since it was hashed"):
+        fine_tune(
+            own,
+            colours,
+            TrainRecipe(steps=1, batch_size=8, device="cpu"),
+            learning_rate=0.1,
+            weight_decay=0.0,
+            image_sha256=known,
+        )
 
 
 def test_an_image_that_cannot_be_decoded_leaves_no_file(colours: Dataset, tmp_path: Path) -> None:

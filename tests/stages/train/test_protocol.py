@@ -301,14 +301,13 @@ def test_crops_are_distributed_as_torchvisions() -> None:
     assert not any(crop_from(d, size, flip=False).flip for d in np.random.default_rng(0).random((50, DRAWS)))
 
 
-@pytest.mark.parametrize("size", [(100, 10), (10, 100), (1, 50)])
+@pytest.mark.parametrize("size", [(100, 10), (10, 100), (100, 7), (7, 100), (1, 50)])
 def test_where_nothing_fits_the_central_crop_is_torchvisions(size: tuple[int, int]) -> None:
     scale, ratio = (1.0, 1.0), (0.75, 4 / 3)
     got = crop_from(np.random.default_rng(0).random(DRAWS), size, scale, ratio)
     top, left, height, width = RandomResizedCrop.get_params(Image.new("RGB", size), list(scale), list(ratio))
     assert (got.width, got.height) == (max(width, 1), max(height, 1))
-    assert abs(got.left - left) <= 1
-    assert abs(got.top - top) <= 1
+    assert (got.left, got.top) == (left, top)
 
 
 def test_a_cut_is_the_crop_resized_and_mirrored() -> None:
@@ -377,6 +376,16 @@ def test_curves_have_few_points_and_both_ends(steps: int) -> None:
     assert points[0] == 0
     assert is_recorded(steps - 1, steps)
     assert len(points) <= 130
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_projections_of_an_attention_decay_as_linear_layers_do(same: bool) -> None:
+    network = nn.MultiheadAttention(8, 2, kdim=None if same else 4, vdim=None if same else 6)
+    named = {id(p): name for name, p in network.named_parameters()}
+    decayed, rest = ({named[id(p)] for p in g["params"]} for g in parameter_groups(network, 0.5))
+    inner = {"in_proj_weight"} if same else {"q_proj_weight", "k_proj_weight", "v_proj_weight"}
+    assert decayed == {*inner, "out_proj.weight"}
+    assert rest == {"in_proj_bias", "out_proj.bias"}
 
 
 def test_every_parameter_decays_where_that_is_asked_for() -> None:

@@ -141,6 +141,17 @@ def test_divergence_is_a_result_with_its_step(own: Backbone, colours: Dataset, t
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("curve", [True, False])
+def test_an_update_that_spoils_the_network_after_the_last_look_at_the_loss_is_a_divergence(
+    own: Backbone, colours: Dataset, steps: int, curve: bool
+) -> None:
+    recipe = replace(RECIPE, steps=steps, batch_size=18, validation_curve=curve)
+    result = trained(own, colours, recipe, learning_rate=1e30)
+    assert (result.status, result.value, result.steps) == ("diverged", None, 1)
+    assert "step 1: lower the learning rate" in result.warnings[-1]
+
+
 def test_micro_batches_are_said_in_the_record(own: Backbone, colours: Dataset) -> None:
     result = trained(own, colours, replace(RECIPE, micro_batch_size=3))
     assert "micro-batches of at most 3 images, 3 a step" in result.warnings[0]
@@ -204,6 +215,9 @@ def test_one_image_a_class_is_enough_to_run(own: Backbone, colours: Dataset) -> 
         ({}, {"learning_rate": 0.0}, "learning_rate"),
         ({}, {"weight_decay": -1.0}, "weight_decay"),
         ({}, {"seed": -1}, "seed"),
+        ({}, {"seed": 2**63}, "seed"),
+        ({}, {"learning_rate": 1e-320}, "no finite number"),
+        ({"device": "meta"}, {}, "computes on none here"),
         ({}, {"score_on": "train"}, "trained on"),
         ({}, {"fit_on": ()}, "must name a split"),
         ({}, {"fit_on": ("train", "train")}, "twice"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torchvision import transforms as reference
 from torchvision.transforms import InterpolationMode
 
 from stages.records import Interpolation, Preprocessing
-from stages.vision.transforms import fit, normalise, stack
+from stages.vision.transforms import RESAMPLING, _centre_of, fit, normalise, short_side, stack
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -41,6 +43,28 @@ def test_the_centre_crop_is_torchvisions(
     image, mode = picture(width, height), InterpolationMode(interpolation)
     expected = reference.CenterCrop(size)(reference.Resize(int(size / fraction), mode)(image))
     assert np.array_equal(fit(image, make("center", size, interpolation, fraction)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+@pytest.mark.parametrize(("width", "height"), [(300, 3), (2, 301), (90, 70)])
+@pytest.mark.parametrize("fraction", [0.5, 0.875, 1.25])
+def test_the_centre_alone_is_that_of_the_whole(
+    width: int, height: int, fraction: float, interpolation: Interpolation
+) -> None:
+    """What long thin images get, on images that can be resized whole; their contrast overshoots nothing."""
+    image, resample = picture(width, height).point(lambda value: 100 + value // 8), RESAMPLING[interpolation]
+    whole = short_side(image.size, int(20 / fraction))
+    got = np.asarray(_centre_of(image, whole, 20, resample)).astype(int)
+    assert np.abs(got - fit(image, make("center", 20, interpolation, fraction))).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
+def test_a_line_of_pixels_costs_no_more_than_its_centre(size: tuple[int, int]) -> None:
+    began = time.process_time()
+    fitted = fit(picture(*size), make("center", 224))
+    assert fitted.shape == (224, 224, 3)
+    assert fitted.std() > 10
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "nearest", "lanczos", "box", "hamming"])
