@@ -15,6 +15,7 @@ from stages.report.checks import (
     metrics_of,
     one_word,
     refuse_infinite,
+    refuse_lookalikes,
     refuse_mixed_seeds,
 )
 from stages.report.table import TransferTable, label_of
@@ -73,6 +74,7 @@ def join_scores(
      {'dataset': 'pets', 'value': 0.92, 'status': 'complete'}]
     """
     rows = [checked_row(score) for score in scores]
+    refuse_lookalikes(rows)
     planned = None if expected is None else [checked_cell(cell) for cell in expected]
     cells: dict[Cell, Score] = {}
     for row in rows:

@@ -124,6 +124,8 @@ def test_every_mistake_is_listed_at_once_with_its_place_and_the_nearest_name(tmp
         (GOOD + '[[backbone]]\nname = "resnet18"\n', "two ways to say one thing"),
         (GOOD.replace('"s"', '""'), "study.name: "),
         (GOOD.replace('"s"', '"a/b"'), "study.name: "),
+        (GOOD.replace('"s"', '"a\u202eb"'), "study.name: "),
+        (GOOD.replace('"digits"', '"di\u202egits"'), "dataset[1].name: "),
         (GOOD.replace("backbones", "backbnoes"), "did you mean 'backbones'"),
         ('folder = "x"\n' + GOOD, "folder: unknown key"),
         (GOOD + "[probe]\nfolds = 'five'\n", "probe.folds: "),

@@ -97,6 +97,30 @@ def test_a_variant_keeps_two_backbones_of_one_name_apart(make_row):
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            {"dataset": "caf\u00e9"},
+            {"dataset": "cafe\u0301"},
+            r"dataset 'caf.xe9' \(results/a.json\) and 'cafe.u0301'",
+        ),
+        (
+            {"backbone": "a@x"},
+            {"backbone": "a", "variant": "x"},
+            "'a@x' .* and 'a' with the variant 'x' .* look alike",
+        ),
+    ],
+)
+def test_names_that_look_alike_are_refused(make_row, first, second, message):
+    with pytest.raises(JoinError, match=message):
+        join_scores([make_row(**first), make_row(**second)])
+
+
+def test_the_largest_test_set_leaves_log_odds_finite(make_row):
+    assert math.isfinite(join_scores([make_row(value=1.0, n_test=10**15)]).cells.iloc[0]["log_odds"])
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"value": float("nan")}, "fraction in"),
@@ -113,6 +137,10 @@ def test_a_variant_keeps_two_backbones_of_one_name_apart(make_row):
         ({"backbone": "a\nb"}, "backbone is 'a.nb': it must hold no control characters"),
         ({"dataset": "\x1b[31mred"}, "no control characters or line breaks"),
         ({"variant": "\ud800"}, "no control characters or line breaks"),
+        ({"backbone": "c\u202e"}, "backbone is 'c.u202e': it must hold no control characters"),
+        ({"dataset": "pe\u200bts"}, "no control characters or line breaks"),
+        ({"value": 1.0, "n_test": 10**23}, "n_test is 1000.*: nobody has so many"),
+        ({"seed": 2**63}, "must fit into 64 bits"),
         ({"value": 1.0, "n_test": None}, "add n_test"),
         ({"value": 0.0, "n_test": None}, "add n_test"),
         ({"value": "0.8"}, "value is '0.8': it must be a number"),
