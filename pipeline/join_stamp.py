@@ -17,7 +17,7 @@ from pipeline.join_rows import part_rows, score_rows
 from pipeline.kept_figures import kept_digest
 from pipeline.plan import Plan
 
-JOIN_RECIPE = 3
+JOIN_RECIPE = 4
 """Grows when the same results would be joined to other numbers or drawn otherwise."""
 STAMP = "join.json"
 """Which results the files on disk were made from."""

@@ -267,3 +267,16 @@ def test_join_and_statistics_need_no_optional_library(tmp_path):
         "scores_csv(table), statistics_json(found), score_table(table), correlation_lines(found)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, timeout=120)
+
+
+def test_scores_that_guessing_reaches_too_are_told(make_row):
+    """Of 200 images and 4 classes, 59 hits (29.5 %) come of guessing in 8 of 100 tests, 62 (31 %) in 3."""
+    rows = [
+        make_row(value=0.295),
+        make_row(backbone="net_b", value=0.31, imagenet_top1=None),
+        make_row(dataset="unknown", value=0.01),
+        make_row(dataset="voc", metric="map_11_point", value=0.01),
+    ]
+    notes = join_scores(rows, test_counts={"pets": [50] * 4, "voc": [50] * 4}).notes
+    told = [note for note in notes if "chance" in note]
+    assert told == ["pets, linear probe: not above chance (1 of 4 classes = 25.0 %): net_a (29.5 % of 200)"]
