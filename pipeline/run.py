@@ -14,7 +14,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cache import CacheReadError, CacheWriteError, KeyMissingError
-from pipeline.beforehand import check_choice, check_pins, check_writable, job_pattern, passed_over
+from pipeline.beforehand import (
+    check_choice,
+    check_pins,
+    check_writable,
+    job_pattern,
+    notes_about,
+    passed_over,
+)
 from pipeline.config import Study
 from pipeline.elsewhere import elsewhere_of
 from pipeline.errors import StudyError, SurroundingsError
@@ -117,7 +124,7 @@ def run(
         built = prepare_weights(current, reporter)
         replan = functools.partial(replan, weights_sha256=built)
         current = replan()
-    for note in (*current.notes, *current.absent, *passed_over(current, asked)):
+    for note in (*notes_about(current, pattern), *current.absent, *passed_over(current, asked)):
         reporter.say(f"note: {note}")
     check_choice(current, asked, only)
     check_pins(current, asked)
