@@ -145,8 +145,8 @@ def test_the_cache_takes_what_the_plan_says(workshop) -> None:
 
 
 def test_results_take_what_the_plan_says(workshop) -> None:
-    """The scores of 600 test images outweigh the record."""
-    workshop.images(classes=("blue", "green", "red"), test=200)
+    """Record, scores of 300 test images, coefficients."""
+    workshop.images(classes=("blue", "green", "red"), test=100)
     study = workshop.load()
     current = plan(study)
     said = estimate(current, stages=("probe",)).disk.results
@@ -154,7 +154,6 @@ def test_results_take_what_the_plan_says(workshop) -> None:
         store_features(planned.job, current.resolved.backbones[0].dimension)
     run(study, ("probe",), workers=1)
     taken = sum(path.stat().st_size for path in (study.output / "results").rglob("*.*"))
-    assert taken > 2 * footprint._RECORD_BYTES
     assert taken < said < 3 * taken  # "at most"
     assert estimate(plan(study)).disk.results == 0
 
