@@ -36,6 +36,14 @@ def passed_over(plan: Plan, asked: Sequence[Stage]) -> tuple[str, ...]:
     return plan.conflicts if tuple(asked) == ("extract",) else ()
 
 
+def notes_about(plan: Plan, pattern: re.Pattern[str]) -> tuple[str, ...]:
+    """Return the notes without those on data sets that no job of --only is about; the report has them all."""
+    names = [job.name for job in plan.jobs if pattern.search(job.name)]
+    sets = (*plan.resolved.images, *plan.resolved.absent)
+    others = [name for name in sets if not any(f"/{name}" in job for job in names)]
+    return tuple(n for n in plan.notes if not any(n.startswith(f"{name}: ") for name in others))
+
+
 def job_pattern(only: str | None) -> re.Pattern[str]:
     """Compile --only, or say what is wrong with it."""
     try:

@@ -34,13 +34,19 @@ def twin_notes(name: str, images: Images) -> Iterator[str]:
         twins = [(first[digest], id_) for digest, id_ in pairs if digest in first]
         if twins:
             example = f"{twins[0][0]!r} and {twins[0][1]!r}"
-            yield f"{name}: {len(twins)} images of {other} are byte-identical to images of {one}, such as {example}"
+            same = "is byte-identical to an image" if len(twins) == 1 else "are byte-identical to images"
+            yield f"{name}: {_images(len(twins))} of {other} {same} of {one}, such as {example}"
     contrary = _contrary(images)
     if contrary:
         yield (
             f"{name}: {len(contrary)} images are byte-identical to one with another label, such as "
             f"{contrary[0]!r} and {contrary[1]!r}; no network can be right about both"
         )
+
+
+def _images(count: int) -> str:
+    """Count images in words."""
+    return "1 image" if count == 1 else f"{count} images"
 
 
 def _contrary(images: Images) -> list[str]:
@@ -85,7 +91,8 @@ def without_images_of_test(images: Images) -> Images:
             continue
         kept = np.setdiff1d(np.arange(len(rows), dtype=np.intp), twins)
         example = f"{rows.ids[twins[0]]!r} is {test[hashes[name][twins[0]]]!r} of test"
-        notes.append(f"{len(twins)} images of {name} left out, byte-identical to images of test: {example}")
+        left_out = f"{_images(len(twins))} of {name} left out"
+        notes.append(f"{left_out}, byte-identical to images of test: {example}")
         splits[name], hashes[name] = rows.take(kept), tuple(hashes[name][i] for i in kept)
     if not notes:
         return images

@@ -145,7 +145,7 @@ def estimate(
         own = own_rates(plan, Ledger(plan.study.output).history().finished, clock, store)
     phases = [p.corrected(own[p.stage].correction) if p.stage in own else p for p in work.phases]
     left = [p for p in plan.jobs if p.state != "done" and p.stage in stages and pattern.search(p.name)]
-    disk = footprint(left, clock.sizes, 1 if on.gpu else processes or on.cores)
+    disk = footprint(left, plan.resolved, clock.sizes, 1 if on.gpu else processes or on.cores)
     return Estimate(
         hardware=on,
         stages=tuple(_stage(stage, phases, on, own.get(stage)) for stage in STAGES if _of(stage, phases)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import defaultdict
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.jobs import Part
 from stages.records import Score
 from stages.report.logodds import clamp, floor_of, log_odds
+from stages.sheets import csv_bytes
 
 if TYPE_CHECKING:
     from pipeline.ledger import Record
@@ -89,15 +88,15 @@ def title_of(backbone: str, dataset: str, every: Sequence[tuple[str, str]]) -> s
 
 def table_csv(rows: Sequence[PartRow], axes: Sequence[str]) -> bytes:
     """Write rows as csv; ``axes`` are the fields of `Part` that tell them apart."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [*axes, *(name for name in COLUMNS if name not in axes)]
-    writer.writerow(names)
-    for row in rows:
-        known = {**asdict(row.score), "log_odds": row.log_odds}
-        known |= {name: getattr(row.part, name) for name in axes}
-        writer.writerow(["" if known[name] is None else known[name] for name in names])
-    return text.getvalue().encode()
+    return csv_bytes(names, (_fields(row, names, axes) for row in rows))
+
+
+def _fields(row: PartRow, names: Sequence[str], axes: Sequence[str]) -> list[Any]:
+    """Return a row's fields in the order of ``names``."""
+    known = {**asdict(row.score), "log_odds": row.log_odds}
+    known |= {name: getattr(row.part, name) for name in axes}
+    return [known[name] for name in names]
 
 
 def strict_json(value: Any) -> bytes:

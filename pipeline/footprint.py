@@ -13,7 +13,9 @@ from pathlib import Path
 from cache.layout import MINIMUM_BLOCK_BYTES, is_bloated, memory_bound
 from pipeline.image_sizes import ImageSizes
 from pipeline.jobs import ExtractJob, Planned, TrainJob
+from pipeline.resolve import Resolved
 from pipeline.task_seconds import parameters
+from stages.records import Dataset, SplitName
 
 HDF5_BYTES = 38_500
 """What HDF5 itself puts into an entry: header, names, free space up to the arrays."""
@@ -22,6 +24,7 @@ _INDEX_BYTES = 2_500
 _INDEX_BOUND = 34_000
 """The bound on the memory that decoding such an index takes."""
 _UNKNOWN_DIMENSION = 2048
+_RECORD_BYTES = 12_000
 _DIGEST = "0" * 64
 
 
@@ -88,13 +91,15 @@ def entry_bytes(ids: Sequence[str], dimension: int, class_names: Sequence[str], 
     return block + HDF5_BYTES + arrays
 
 
-def footprint(left: Sequence[Planned], sizes: ImageSizes, side_by_side: int) -> Footprint:
+def footprint(left: Sequence[Planned], resolved: Resolved, sizes: ImageSizes, side_by_side: int) -> Footprint:
     """Return what jobs will write.
 
     Parameters
     ----------
     left : sequence of Planned
         The jobs that are not done.
+    resolved : Resolved
+        The study's backbones and data sets.
     sizes : ImageSizes
     side_by_side : int
         Trainings under way at a time.
@@ -113,7 +118,7 @@ def footprint(left: Sequence[Planned], sizes: ImageSizes, side_by_side: int) -> 
         staging=max(passes.values(), default=0),
         pixels=_pixels(trainings, sizes),
         checkpoints=2 * max(weights, default=0) * min(side_by_side, len(trainings)),
-        results=kept + sum(_result(planned) for planned in left),
+        results=kept + sum(_result(planned, resolved) for planned in left),
     )
 
 
@@ -136,12 +141,37 @@ def _pixels(trainings: Sequence[TrainJob], sizes: ImageSizes) -> int:
     return round(sum(kept.values()))
 
 
-def _result(planned: Planned) -> int:
-    """Return the bytes of a job's record and of the arrays beside it."""
+def _result(planned: Planned, resolved: Resolved) -> int:
+    """Return the bytes of a job's record, of the arrays beside it, and of a probe's coefficients."""
     job = planned.job
+    if isinstance(job, ExtractJob):
+        return 0
     if isinstance(job, TrainJob):
-        return 6_000 + len(job.dataset.splits[job.score_on]) * (4 * len(job.dataset.class_names) + 60)
-    return 12_000
+        return 6_000 + _scores(job.dataset, job.score_on, 4)
+    dataset = resolved.rows_of(planned.columns["dataset"]) if planned.columns else None
+    if dataset is None:
+        return _RECORD_BYTES
+    probed = planned.columns["regime"] == "linear_probe"
+    if not probed:
+        return _RECORD_BYTES + _scores(dataset, "test", 4)
+    return _RECORD_BYTES + _scores(dataset, "test", 12) + _head(planned, dataset, resolved)
+
+
+def _scores(dataset: Dataset, split: SplitName, each: int) -> int:
+    """Return the bytes of a split's scores, labels and ids; scores hardly compress, ids well.
+
+    ``each`` are those of one score: 4 of a probability, with a probe's logit 12.
+    """
+    return len(dataset.splits[split]) * (each * len(dataset.class_names) + 60)
+
+
+def _head(planned: Planned, dataset: Dataset, resolved: Resolved) -> int:
+    """Return the bytes of a probe's coefficients and intercepts, float64; of two classes there is one row."""
+    name, variant = planned.columns["backbone"], planned.columns["variant"]
+    known = [b.dimension for b in resolved.backbones if (b.name, b.variant) == (name, variant)]
+    classes = len(dataset.class_names)
+    rows = 1 if classes == 2 and not dataset.multi_label else classes
+    return 8 * rows * (((known[0] if known else None) or _UNKNOWN_DIMENSION) + 1)
 
 
 def free_bytes(folder: Path) -> tuple[int, int]:

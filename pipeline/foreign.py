@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pipeline.ledger import Record
 from pipeline.plan import Plan
 from stages.backbones import lookup
 from stages.errors import BackboneError
+from stages.names import did_you_mean
 from stages.records import Score
 
 
@@ -38,6 +40,15 @@ def published(plan: Plan) -> dict[str, float]:
 
     name = plan.study.report.state_of_the_art
     return read_published(plan.study.folder / name) if name else {}
+
+
+def published_nowhere(plan: Plan, datasets: Sequence[str]) -> tuple[str, ...]:
+    """Say of which published scores the study has no data set: they are drawn nowhere."""
+    lost = [name for name in published(plan) if name not in datasets]
+    told = ", ".join(f"{name}{did_you_mean(name, datasets)}" for name in lost)
+    return (
+        (f"{plan.study.report.state_of_the_art}: no data set of the study is called {told}",) if lost else ()
+    )
 
 
 def _known_top1(score: Score) -> float | None:

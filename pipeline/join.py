@@ -14,7 +14,7 @@ from pipeline import join_stamp
 from pipeline.cell_details import cell_details
 from pipeline.config import Study
 from pipeline.evidence import Rows, pair_tests, probe_paths, training_curves
-from pipeline.foreign import published
+from pipeline.foreign import published, published_nowhere
 from pipeline.join_rows import (
     cell_of,
     open_reasons,
@@ -73,7 +73,8 @@ def join(plan: Plan, *, reporter: Reporter = SILENT) -> JoinOutcome:
         expected=[cell_of(score) for score, _ in rows],
         test_counts=test_counts(plan, rows),
     )
-    table = replace(table, notes=(*plan.notes, *table.notes))
+    notes = (*plan.notes, *table.notes, *published_nowhere(plan, table.datasets))
+    table = replace(table, notes=notes)
     stamp, statistics = join_stamp.read_stamp(plan), _read_statistics(plan)
     if stamp is not None and statistics is not None and join_stamp.join_state(plan)[0] == "done":
         files = tuple(plan.study.output / name for name in stamp["files"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,6 +15,7 @@ from pipeline.ledger import Ledger
 from pipeline.plan import Plan
 from pipeline.read_outs import current_record, scores_of
 from stages.analysis.ranking import Ranking, rank_agreement
+from stages.sheets import csv_bytes
 
 if TYPE_CHECKING:
     from stages.report import TransferTable
@@ -127,11 +126,7 @@ def _rankings_csv(rankings: Sequence[Ranking]) -> bytes:
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     """Write a table."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return csv_bytes(header, rows)
 
 
 def _figures(rankings: Sequence[Ranking], lines: Sequence[str]) -> tuple[Any, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pipeline.mistakes_experiments import setting_of
 from pipeline.tables_experiments import RegularisationTable
 from stages.records import Regime
 from stages.report.logodds import log_odds
+from stages.sheets import csv_bytes
 
 if TYPE_CHECKING:
     from stages.report import TransferTable
@@ -123,13 +122,12 @@ def _spread(score: SettingScore) -> str:
 
 def _csv(scores: Sequence[SettingScore]) -> bytes:
     """Write one row for each network, setting, quantity and seed."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["network", "setting", "quantity", "checkpoint", "log_odds"])
-    for score in scores:
-        for i, value in enumerate(score.values):
-            writer.writerow([score.network, score.setting, score.quantity, i, value])
-    return text.getvalue().encode()
+    rows = (
+        [score.network, score.setting, score.quantity, i, value]
+        for score in scores
+        for i, value in enumerate(score.values)
+    )
+    return csv_bytes(["network", "setting", "quantity", "checkpoint", "log_odds"], rows)
 
 
 def _figures(

@@ -209,6 +209,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 def _short(value: object) -> str:
     """Show a leaf in a few characters."""
     text = json.dumps(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        text = f"{value:g}"
     return text if len(text) <= 40 else f"{text[:18]}...{text[-18:]}"
 
 

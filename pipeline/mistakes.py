@@ -11,7 +11,7 @@ from pipeline import tables, tables_experiments
 from pipeline.config import Study
 from pipeline.mistakes_experiments import experiment_mistakes
 from pipeline.pins import pin_mistakes
-from stages.names import did_you_mean
+from stages.names import UNSHOWN, did_you_mean
 
 TABLES: Mapping[str, type[tables.Table]] = {
     "study": tables.StudyTable,
@@ -46,6 +46,13 @@ def explain(error: ValidationError) -> Iterator[str]:
             yield f"{place}: missing"
         elif item["type"] == "value_error":
             yield f"{place}: {item['ctx']['error']}" if place else str(item["ctx"]["error"])
+        elif item["type"] in ("model_type", "model_attributes_type"):
+            yield f"{place}: must be a table, {_form(item['loc'])} (found {item['input']!r})"
+        elif item["type"] == "string_pattern_mismatch" and UNSHOWN in item["ctx"]["pattern"]:
+            also = " and no / or \\, and begins with no dot" if item["loc"] == ("study", "name") else ""
+            yield f"{place}: a name holds no control characters{also} (found {item['input']!a})"
+        elif item["type"] == "tuple_type":
+            yield f"{place}: must be a list in [ ] (found {item['input']!r})"
         else:
             yield f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]} (found {item['input']!r})"
 
@@ -56,6 +63,13 @@ def _place(location: tuple[int | str, ...]) -> str:
     for part in location:
         text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
+
+
+def _form(location: tuple[int | str, ...]) -> str:
+    """Return the beginning of a table as TOML people would write it."""
+    model = TABLES[[part for part in location if isinstance(part, str)][-1]]
+    keys = list(model.model_fields)
+    return f"{{ {', '.join(f'{key} = ...' for key in keys[:3])}{', ...' if len(keys) > 3 else ''} }}"
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from stages.analysis.duplicates import ALONE_COSINE, CANDIDATE_COSINE, Pairs, ne
 from stages.analysis.same_picture import SAME_PICTURE, same_pictures
 from stages.metrics import evaluate
 from stages.records import SPLITS, SplitName
+from stages.sheets import csv_bytes
 
 MOST_LOOKED_AT = 10_000
 """Pairs whose pixels are compared, the nearest first: 46 ms each on one core."""
@@ -206,15 +205,13 @@ def _without(
 
 def _csv(pairs: Pairs, similar: Any, first: tuple[str, ...], second: tuple[str, ...]) -> bytes:
     """Write one row a pair, the nearest first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["first", "second", "cosine", "picture_similarity", "duplicate"])
+    rows = []
     for i, (a, b) in enumerate(zip(pairs.first, pairs.second, strict=True)):
         value = None if similar is None else float(similar[i])
         same = "yes" if value is None or value >= SAME_PICTURE else "no"
-        shown = "" if value is None else f"{value:.4f}"
-        writer.writerow([first[a], second[b], f"{pairs.cosine[i]:.6f}", shown, same])
-    return text.getvalue().encode()
+        shown = None if value is None else round(value, 4)
+        rows.append([first[a], second[b], round(float(pairs.cosine[i]), 6), shown, same])
+    return csv_bytes(["first", "second", "cosine", "picture_similarity", "duplicate"], rows)
 
 
 def _sheet(stem: str, outcome: DuplicatesOutcome, pairs: Pairs, path_of: list[Callable[[int], Path]]) -> Any:

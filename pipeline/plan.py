@@ -24,7 +24,7 @@ from pipeline.ledger import Ledger
 from pipeline.needed import needs_in
 from pipeline.plan_experiments import plan_experiments
 from pipeline.plan_probes import plan_probes
-from pipeline.plan_training import plan_regime
+from pipeline.plan_training import plan_regime, unhalved
 from pipeline.resolve import CACHED_ONLY, Resolved, without
 from pipeline.survey import Survey, survey
 from stages.records import Progress
@@ -115,7 +115,7 @@ def plan(
     jobs = list(found.extraction)
     notes = [f"{name}: {note}" for name, images in resolved.images.items() for note in images.dataset.notes]
     notes += [note for name, images in resolved.images.items() for note in twin_notes(name, images)]
-    notes += history.unreadable.values()
+    notes += [*unhalved(study), *history.unreadable.values()]
     if study.probe.enabled:
         _refuse_doubt(study, found)
         jobs += plan_probes(study, resolved, found.located, store, history)

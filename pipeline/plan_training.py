@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pipeline.budgets import grid_of
+from pipeline.budgets import grid_of, recipe_of
 from pipeline.config import Study
 from pipeline.interrupted import training_state
 from pipeline.jobs import STAGE_OF_REGIME, Planned, TrainJob
@@ -22,7 +22,9 @@ from pipeline.training_cell import Cell, cell_of
 from pipeline.training_search import Search
 from pipeline.work_train import lacks_weights
 from stages.records import Backbone, Regime
-from stages.train.grid import grid
+from stages.train.grid import grid, rungs
+
+TRAINED: tuple[Regime, ...] = ("fine_tune", "from_scratch")
 
 
 def plan_regime(
@@ -40,6 +42,20 @@ def plan_regime(
                 yield from plan_cell(study, regime, table, backbone, images, history)
                 continue
             yield from plan_without_images(study, regime, table, backbone, entry.name, resolved, history)
+
+
+def unhalved(study: Study) -> Iterator[str]:
+    """Say which regimes ask for successive halving of a grid that has too few points or steps for it."""
+    for regime in TRAINED:
+        table = study.training(regime)
+        if table is None or table.search != "halving":
+            continue
+        points, steps = grid(*grid_of(table, regime)), recipe_of(table, regime).steps
+        if len(points) > 1 and len(rungs(len(points), steps, table.halving_factor)) == 1:
+            yield (
+                f"{regime}: {len(points)} grid points and {steps} steps are too few to halve by "
+                f"{table.halving_factor}: all are trained at full length"
+            )
 
 
 def plan_cell(

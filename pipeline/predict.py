@@ -63,7 +63,7 @@ def predict(
     [{'path': 'cat.jpg', 'class': 'Siamese', 'probability': 0.93}]
     """
     saved = load_probe(probe)
-    paths = _paths(images)
+    paths = _paths(images, reporter)
     backbone = _backbone(saved, weights)
     features, rows, unreadable = _features(saved, backbone, paths, reporter)
     items: dict[int, list[dict[str, Any]]] = {
@@ -81,12 +81,19 @@ def predict(
     return [item for i in range(len(paths)) for item in items[i]]
 
 
-def _paths(images: Iterable[Path]) -> tuple[Path, ...]:
-    """List the image files meant."""
+def _paths(images: Iterable[Path], reporter: Reporter) -> tuple[Path, ...]:
+    """List the image files meant, and say how many of a folder's files are none by their name."""
     found: list[Path] = []
     for path in images:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
+            named = sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
+            if len(named) < len(files):
+                others = f"{len(files) - len(named)} of {len(files)} files"
+                reporter.say(
+                    f"{path}: {others} passed over, no images by their names; name one to have it looked at"
+                )
+            found += named
         elif path.is_file():
             found.append(path)
         else:

@@ -20,6 +20,7 @@ from pipeline.beforehand import (
     check_pins,
     check_writable,
     job_pattern,
+    notes_about,
     passed_over,
 )
 from pipeline.config import Study
@@ -124,7 +125,7 @@ def run(
         built = prepare_weights(current, reporter)
         replan = functools.partial(replan, weights_sha256=built)
         current = replan()
-    for note in (*current.notes, *current.absent, *passed_over(current, asked)):
+    for note in (*notes_about(current, pattern), *current.absent, *passed_over(current, asked)):
         reporter.say(f"note: {note}")
     check_choice(current, asked, only)
     check_pins(current, asked)

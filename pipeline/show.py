@@ -76,7 +76,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def plan_text(plan: Plan, *, every_job: bool) -> str:
-    """Return a plan: counts per stage, then the jobs."""
+    """Return a plan: counts per stage, then the jobs; with every job also what is to be known of the study."""
     rows = []
     for stage in STAGES:
         counts = Counter(job.state for job in plan.of(stage))
@@ -90,7 +90,8 @@ def plan_text(plan: Plan, *, every_job: bool) -> str:
         lines = [*lines[:SHOWN], f"... and {len(lines) - SHOWN} more (penultimate plan shows all)"]
     running = [] if every_job else under_way_lines(plan)
     told = ["under way:\n" + _indented(running)] if running else []
-    return "\n\n".join([rows_text(rows), *grids, *told, *(["\n".join(lines)] if lines else [])])
+    notes = ["\n".join(f"note: {note}" for note in plan.notes)] if every_job and plan.notes else []
+    return "\n\n".join([rows_text(rows), *grids, *told, *(["\n".join(lines)] if lines else []), *notes])
 
 
 def pretraining_text(jobs: Sequence[Planned], study: Path, *, every_job: bool) -> str:

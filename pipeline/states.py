@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cache import canonical_json, sha256_of
@@ -14,6 +14,8 @@ from stages.records import Backbone
 
 NOT_RUN = "not run yet"
 """Why a job is missing that has left nothing."""
+_LINE = 200
+"""Characters of changes that are told."""
 
 
 def score_columns(
@@ -44,9 +46,16 @@ def state_of(job: ResultJob, history: History) -> tuple[State, str]:
     if record is None:
         lost = history.lost(job.name)
         return "missing", "its result cannot be read" if lost else NOT_RUN
-    changes = list(differences(record.spec, _plain(job.spec)))
-    more = f" and {len(changes) - 2} more" if len(changes) > 2 else ""
-    return "stale", f"changed since: {'; '.join(changes[:2])}{more}"
+    return "stale", f"changed since: {_in_a_line(list(differences(record.spec, _plain(job.spec))))}"
+
+
+def _in_a_line(changes: Sequence[str]) -> str:
+    """Tell changes as far as a line goes, and count the rest."""
+    told = 1
+    while told < len(changes) and len("; ".join(changes[: told + 1])) <= _LINE:
+        told += 1
+    more = f" and {len(changes) - told} more" if told < len(changes) else ""
+    return f"{'; '.join(changes[:told])}{more}"
 
 
 def _plain(spec: Mapping[str, Any]) -> Mapping[str, Any]:

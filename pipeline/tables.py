@@ -20,14 +20,15 @@ from pydantic import (
     model_validator,
 )
 
+from stages.names import UNSHOWN
 from stages.records import ImageErrorPolicy, Interpolation, Metric, SplitName
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 FromZero = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Triple = tuple[float, float, float]
-ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
-"""What becomes part of a job's name holds no control characters."""
+ONE_LINE = rf"^[^{UNSHOWN}]*$"
+"""What becomes part of a job's name holds no control characters, nor any that turn a line around."""
 
 
 class Table(BaseModel):
@@ -58,7 +59,7 @@ def _as_text(value: object) -> object:
 class StudyTable(Table):
     """``[study]``."""
 
-    name: str = Field(min_length=1, pattern=r"^[^./\\\x00-\x1f\x7f-\x9f][^/\\\x00-\x1f\x7f-\x9f]*$")
+    name: str = Field(min_length=1, pattern=rf"^[^./\\{UNSHOWN}][^/\\{UNSHOWN}]*$")
     output: str | None = None
 
     @property

@@ -77,3 +77,5 @@ class Search:
         if len(self._rungs) > 1:
             rounds = ", ".join(f"{rung.points} for {rung.steps} steps" for rung in self._rungs)
             yield f"chosen by successive halving: {rounds}"
+        elif self._cell.table.search == "halving":
+            yield "too few points or steps to halve: all were trained at full length"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from pipeline.cached_tables import CachedTables
 from pipeline.kept_figures import keep
 from stages.analysis.tsne import Maps, tsne_maps
 from stages.records import SplitName
+from stages.sheets import csv_bytes
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,7 @@ def draw_tsne(
 def _csv(maps: Maps) -> bytes:
     """Write one row for each backbone and image."""
     columns = maps.table()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue().encode()
+    return csv_bytes(list(columns), zip(*columns.values(), strict=True))
 
 
 def _safe(name: str) -> str:

@@ -1,9 +1,12 @@
-"""The nearest known names to one that is not known."""
+"""What names may hold, and the nearest known names to one that is not known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+UNSHOWN = r"\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff"
+"""As a regular expression's class: control characters, line breaks, what is of no width or turns a line around."""
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:

@@ -1,8 +1,7 @@
 """A fitted probe as a file: safetensors for the numbers, its header for what they mean.
 
-The tensors are named and shaped as the classifier layer of a network, ``weight`` (K, d) and ``bias`` (K,),
-so that torch and timm load them as they are. Two classes have one row: its sigmoid is the probability of
-the second class.
+The tensors are named and shaped as the classifier layer of a network, ``weight`` (K, d) and ``bias`` (K,), in
+float64. Two classes have one row: its sigmoid is the probability of the second class.
 """
 
 from __future__ import annotations
@@ -56,9 +55,10 @@ class SavedProbe:
         return probabilities_of(self.logits(features), self.multi_label)
 
     def head_state(self, prefix: str = "") -> dict[str, NDArray[np.float32]]:
-        """Return the state dict of a linear classifier layer with K outputs, as arrays.
+        """Return the state dict of a linear classifier layer with K outputs, as numpy arrays.
 
-        Two classes become two rows, so that the layer's softmax gives the probe's probabilities.
+        Torch takes them through ``torch.from_numpy``; nothing here imports it. Two classes become two rows, so
+        that the layer's softmax gives the probe's probabilities.
         """
         weight, bias = self.coefficients, self.intercepts
         if len(bias) == 1 and not self.multi_label:
@@ -114,6 +114,8 @@ def load_probe(path: Path | str) -> SavedProbe:
     """
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise ProbeError(f"{path}: is a folder; name one of its .safetensors files")
     try:
         with safe_open(str(path), framework="numpy") as file:
             header = dict(file.metadata() or {})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
 
 from stages.errors import JoinError
+from stages.names import UNSHOWN
 from stages.records import METRICS, REGIMES, Metric, Regime, Score
 from stages.report.logodds import floor_of
 from stages.report.table import TransferTable, label_of
@@ -18,8 +20,10 @@ Cell = tuple[str, str, Regime, int | None]
 STATUSES = ("complete", "diverged", "failed", "missing")
 """From the one that counts most to the one that counts least."""
 
-_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, line breaks among them, and halves of characters that no file can hold."""
+_UNSHOWN = re.compile(rf"[{UNSHOWN}\ud800-\udfff]")
+"""What names may not hold, and halves of characters that no file can hold."""
+_LARGEST = 10**15
+"""Of counts: nobody has more, and with 1 / n below a float's precision the log odds of 1 would be infinite."""
 _TEXTS = ("study", "backbone", "weights", "variant", "dataset", "regime", "metric", "status", "source", "job")
 _WHOLE = ("n_train", "n_test", "seed", "steps")
 _POSITIVE = ("l2_lambda", "learning_rate")
@@ -89,6 +93,11 @@ def _impossible_settings(row: Score) -> Iterator[str]:
         value = getattr(row, name)
         if value is not None and value < 0:
             yield f"{name} is {value}: it cannot be negative"
+    for name in ("n_train", "n_test", "steps"):
+        if (getattr(row, name) or 0) > _LARGEST:
+            yield f"{name} is {getattr(row, name)}: nobody has so many, correct it"
+    if row.seed is not None and abs(row.seed) >= 2**63:
+        yield f"seed is {row.seed}: it must fit into 64 bits"
     for name in _POSITIVE:
         value = getattr(row, name)
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -136,6 +145,27 @@ def one_word(rows: list[Score], name: str) -> dict[str, object]:
                 label_of(row), name, first, row, "correct one, or give one of them a variant"
             )
     return {label: getattr(row, name) for label, row in said.items()}
+
+
+def refuse_lookalikes(rows: Iterable[Score]) -> None:
+    """Refuse two names that people and tables would take for one.
+
+    Those are the same letters in two of Unicode's ways to write them, and ``a@x`` beside the variant x of a.
+    """
+    said: dict[tuple[str, str], tuple[str, Score]] = {}
+    for row in rows:
+        variant = f" with the variant {row.variant!a}" if row.variant else ""
+        ways = (
+            ("backbone", label_of(row), f"{row.backbone!a}{variant}"),
+            ("dataset", row.dataset, ascii(row.dataset)),
+        )
+        for kind, shown, way in ways:
+            known, other = said.setdefault((kind, unicodedata.normalize("NFC", shown)), (way, row))
+            if way != known:
+                left, right = (one.source or one.job or "one row" for one in (other, row))
+                raise JoinError(
+                    f"{kind} {known} ({left}) and {way} ({right}) look alike: write it in one way"
+                )
 
 
 def metrics_of(rows: list[Score], stated: Mapping[str, Metric]) -> dict[str, Metric]:

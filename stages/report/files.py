@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,10 @@ import pandas as pd
 from stages.errors import JoinError, MissingExtraError
 from stages.records import Score
 from stages.report.table import SCORE_COLUMNS, TransferTable
+from stages.sheets import FORMULA, read_csv, unguarded
 
 _INTEGERS = ("n_train", "n_test", "seed", "steps")
 _FLOATS = ("value", "imagenet_top1", "l2_lambda", "learning_rate", "weight_decay")
-_FORMULA = re.compile(r"^'*[=+\-@]")
-"""How a text begins that a spreadsheet would run, or that was kept from it."""
 _REQUIRED = ("backbone", "dataset", "regime", "metric", "value")
 
 
@@ -35,7 +32,7 @@ def scores_csv(table: TransferTable) -> bytes:
     """
     frame = typed_frame(table)
     texts = [name for name in SCORE_COLUMNS if name not in (*_INTEGERS, *_FLOATS)]
-    frame[texts] = frame[texts].replace(_FORMULA, r"'\g<0>", regex=True)
+    frame[texts] = frame[texts].replace(FORMULA, r"'\g<0>", regex=True)
     return str(frame.to_csv(index=False, lineterminator="\n")).encode()
 
 
@@ -72,20 +69,24 @@ def read_published(path: Path) -> dict[str, float]:
     Raises
     ------
     JoinError
-        The file cannot be read, a column is missing, or a value is no fraction between 0 and 1.
+        The file cannot be read, a column is missing, there is no row, a data set has two, or a value is no fraction
+        between 0 and 1.
     """
-    try:
-        lines = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise JoinError(f"{path}: cannot be read as UTF-8 csv ({error}): check the path") from error
-    published = {}
-    for number, line in enumerate(lines, 2):
-        try:
-            name, value = line["dataset"], float(line["value"])
-        except (KeyError, TypeError, ValueError):
-            raise JoinError(f"{path}: line {number} has no dataset and value: write dataset,value") from None
+    _, rows = read_csv(path, ("dataset", "value"))
+    if not rows:
+        raise JoinError(
+            f"{path}: no row below the header: write one for each data set, or do not name the file"
+        )
+    published: dict[str, float] = {}
+    for number, row in rows:
+        where, name = f"{path}: line {number}", unguarded(row["dataset"])
+        value = _number(float, row["value"], where)
+        if not name or value is None:
+            raise JoinError(f"{where} has no dataset and value: write dataset,value")
         if not 0 < value < 1:
-            raise JoinError(f"{path}: line {number}: {value:g} is no fraction between 0 and 1")
+            raise JoinError(f"{where}: {value:g} is no fraction between 0 and 1")
+        if name in published:
+            raise JoinError(f"{where}: {name!r} has a value already, {published[name]:g}: keep one of them")
         published[name] = value
     return published
 
@@ -108,7 +109,8 @@ def read_scores(path: Path) -> list[Score]:
     Raises
     ------
     JoinError
-        If the file cannot be read, a column is missing or unknown, or a number cannot be parsed.
+        If the file cannot be read, a column is missing, unknown or named twice, a row is not whole, or a number
+        cannot be parsed.
 
     Examples
     --------
@@ -119,40 +121,22 @@ def read_scores(path: Path) -> list[Score]:
     ...     read_scores(path)[0].source
     'theirs.csv line 2'
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise JoinError(
-            f"{path}: cannot be read as UTF-8 csv ({error}): check the path and encoding"
-        ) from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = list(reader.fieldnames or [])
-    absent = [name for name in _REQUIRED if name not in header]
-    unknown = [name for name in header if name not in SCORE_COLUMNS]
-    if absent or unknown:
-        found = "; ".join(
-            [f"missing column {name}" for name in absent] + [f"unknown column {name!r}" for name in unknown]
-        )
-        raise JoinError(f"{path}: {found}: use the columns of scores.csv")
-    return [_score(row, f"{path.name} line {reader.line_num}", path) for row in reader]
+    header, rows = read_csv(path, _REQUIRED)
+    unknown = [f"unknown column {name!r}" for name in header if name not in SCORE_COLUMNS]
+    if unknown:
+        raise JoinError(f"{path}: {'; '.join(unknown)}: use the columns of scores.csv")
+    return [_score(row, f"{path.name} line {number}", path) for number, row in rows]
 
 
-def _score(row: Mapping[str | Any, str | Any], where: str, path: Path) -> Score:
+def _score(row: Mapping[str, str], where: str, path: Path) -> Score:
     """One csv line as a score."""
-    if None in row or None in row.values():
-        raise JoinError(f"{path}: {where} has more or fewer fields than the header: quote commas in names")
-    known = {name: _unquoted(row.get(name, "").strip()) for name in SCORE_COLUMNS}
+    known = {name: unguarded(row.get(name, "")) for name in SCORE_COLUMNS}
     numbers: dict[str, Any] = {}
     for kind, names in ((int, _INTEGERS), (float, _FLOATS)):
         for name in names:
             numbers[name] = _number(kind, known[name], f"{path}: {where}, column {name}")
     status = known["status"] or ("missing" if numbers["value"] is None else "complete")
     return Score(**{**known, **numbers, "status": status, "source": known["source"] or where})
-
-
-def _unquoted(text: str) -> str:
-    """A text without the apostrophe that keeps spreadsheets from running it."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def _number(kind: Callable[[str], float], text: str, where: str) -> float | None:

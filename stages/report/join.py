@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from stages.records import REGIMES, Metric, Regime, Score
+from stages.report.chance import not_above_chance
 from stages.report.checks import (
     Cell,
     checked_cell,
@@ -15,6 +16,7 @@ from stages.report.checks import (
     metrics_of,
     one_word,
     refuse_infinite,
+    refuse_lookalikes,
     refuse_mixed_seeds,
 )
 from stages.report.table import TransferTable, label_of
@@ -73,6 +75,7 @@ def join_scores(
      {'dataset': 'pets', 'value': 0.92, 'status': 'complete'}]
     """
     rows = [checked_row(score) for score in scores]
+    refuse_lookalikes(rows)
     planned = None if expected is None else [checked_cell(cell) for cell in expected]
     cells: dict[Cell, Score] = {}
     for row in rows:
@@ -106,6 +109,7 @@ def _notes(table: TransferTable, known: Mapping[str, Metric]) -> Iterator[str]:
         if name not in known:
             yield f"{name}: not scored yet and its metric is not stated; listed as top_1"
     yield from _unequal_tests(table)
+    yield from not_above_chance(table)
     cells = table.cells
     for cell in cells[cells["clamped"]].itertuples():
         if cell.metric != "top_1" and cell.dataset not in table.test_counts:

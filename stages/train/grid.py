@@ -99,7 +99,9 @@ def select(
     tied = sorted((p for p, v in finite if v == best), key=lambda p: (p.learning_rate, -p.weight_decay))
     warnings = [*_edges(tied[0], points if of is None else of)]
     if len(tied) > 1:
-        warnings.append(f"{len(tied)} grid points tie at {best:.6g}")
+        taken = f"learning rate {tied[0].learning_rate:g}, weight decay {tied[0].weight_decay:g}"
+        rule = "the smallest rate, then the largest decay"
+        warnings.append(f"{len(tied)} grid points tie at {best:.6g}; taken: {taken} ({rule})")
     if len(finite) < len(points):
         warnings.append(f"{len(points) - len(finite)} of {len(points)} grid points diverged")
     return Selection(tied[0], best, tuple(tied[1:]), tuple(warnings))

@@ -123,3 +123,16 @@ def test_every_executor_is_measured_on_jobs_that_come_back() -> None:
     rows = bench_executors(20)
     assert [row["jobs"] for row in rows] == [20, 20, 20]
     assert all(row["all_s"] >= row["first_s"] >= 0 for row in rows)
+
+
+def test_a_bench_that_is_interrupted_does_not_say_that_anything_is_kept(
+    monkeypatch: pytest.MonkeyPatch, penultimate
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.bench.bench", interrupted)
+    done = penultimate("bench", "cache")
+    assert done.status == 4
+    assert "interrupted: a bench keeps nothing but what it has told so far" in done.err
+    assert "everything finished is kept" not in done.err

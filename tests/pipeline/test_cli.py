@@ -215,7 +215,7 @@ BAD: list[tuple[Prepare, str]] = [
     (_not_utf8, r"dataset\[1\]: .*split\.csv: not UTF-8 at byte \d+"),
     (_folder_name_not_utf8, r"dataset\[1\]: .*the name is not UTF-8; rename"),
     (_line_break_in_a_class, r"dataset\[1\]: .*rename"),
-    (_line_break_in_a_name, r"dataset\[1\]\.name: .*pattern"),
+    (_line_break_in_a_name, r"dataset\[1\]\.name: a name holds no control characters"),
     (_unknown_key, r".*study\.toml: probe\.fodls: unknown key; did you mean 'folds'"),
     (_wrong_type, r".*study\.toml: probe\.folds: .*\(found 'five'\)"),
     (_metric_that_does_not_fit, r"dataset\[1\]: .*metric 'top_1' does not fit several labels an image"),

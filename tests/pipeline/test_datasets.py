@@ -151,7 +151,7 @@ def test_images_that_stand_in_test_too_are_left_out_where_the_study_says_so(work
         shutil.copy(table.parent / of, table.parent / twin)
     releases.put(table.parent / "other.ppm", (table.parent / "test/red/1.ppm").read_bytes() + b" ")
     told = plan(workshop.load(dataset()))
-    assert any("1 images of test are byte-identical to images of train" in note for note in told.notes)
+    assert any("1 image of test is byte-identical to an image of train" in note for note in told.notes)
     assert len(told.resolved.images["colours"].dataset.splits["train"]) == 12
 
     clean = plan(workshop.load(dataset(exclude_duplicates=True)))
@@ -163,11 +163,11 @@ def test_images_that_stand_in_test_too_are_left_out_where_the_study_says_so(work
     assert all(len(images.image_sha256[name]) == len(split) for name, split in images.dataset.splits.items())
     notes = " ".join(clean.notes)
     assert (
-        "1 images of train left out, byte-identical to images of test: 'train/red/1.ppm' is 'test/red/0.ppm' of test"
+        "1 image of train left out, byte-identical to images of test: 'train/red/1.ppm' is 'test/red/0.ppm' of test"
         in notes
     )
-    assert "1 images of validation left out" in notes
-    assert "byte-identical to images of train" not in notes
+    assert "1 image of validation left out" in notes
+    assert "of train, such as" not in notes
 
 
 def test_an_image_under_two_labels_is_told(workshop) -> None:
@@ -177,7 +177,7 @@ def test_an_image_under_two_labels_is_told(workshop) -> None:
     notes = plan(workshop.load(dataset())).notes
     said = "colours: 3 images are byte-identical to one with another label, such as 'train/green/0.ppm' and"
     assert any(f"{said} 'train/red/0.ppm'" in note for note in notes)
-    assert any("1 images of test are byte-identical to images of train" in note for note in notes)
+    assert any("1 image of test is byte-identical to an image of train" in note for note in notes)
 
 
 def test_a_class_is_not_left_without_a_training_image(workshop) -> None:

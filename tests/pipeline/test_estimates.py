@@ -144,6 +144,20 @@ def test_the_cache_takes_what_the_plan_says(workshop) -> None:
     assert estimate(plan(study)).disk.features == 0  # what is there is not written again
 
 
+def test_results_take_what_the_plan_says(workshop) -> None:
+    """Record, scores of 300 test images, coefficients."""
+    workshop.images(classes=("blue", "green", "red"), test=100)
+    study = workshop.load()
+    current = plan(study)
+    said = estimate(current, stages=("probe",)).disk.results
+    for planned in current.to_run("extract"):
+        store_features(planned.job, current.resolved.backbones[0].dimension)
+    run(study, ("probe",), workers=1)
+    taken = sum(path.stat().st_size for path in (study.output / "results").rglob("*.*"))
+    assert taken < said < 3 * taken  # "at most"
+    assert estimate(plan(study)).disk.results == 0
+
+
 def features_folder() -> Path:
     return Path(os.environ["PENULTIMATE_CACHE"]) / "features"
 

@@ -17,6 +17,7 @@ from pipeline.ledger import Ledger
 from pipeline.place import Place
 from pipeline.plan import plan
 from pipeline.run import run
+from pipeline.show import plan_text
 from pipeline.work import record_failure
 from pipeline.work_train import training_folder
 
@@ -135,6 +136,19 @@ def details_of(study: Study) -> tuple[dict[str, Any], str]:
 def test_a_study_without_a_grid_shows_none(workshop) -> None:
     workshop.images()
     assert grids_text(plan(workshop.load({}))) == ""
+
+
+def test_a_grid_too_small_to_halve_is_told(workshop) -> None:
+    workshop.images()
+    few = {**GRID, "search": "halving", "learning_rates": [0.001, 0.01, 0.1], "weight_decays": 0.0}
+    said = "fine_tune: 3 grid points and 2 steps are too few to halve by 3: all are trained at full length"
+    small = plan(workshop.load({"fine_tune": few}))
+    assert said in small.notes
+    assert f"\nnote: {said}" in plan_text(small, every_job=True)
+    for halved in ({"steps": 3, "weight_decays": [0.0, 1e-4]}, {"search": "grid"}):
+        assert not any(
+            "too few to halve" in n for n in plan(workshop.load({"fine_tune": {**few, **halved}})).notes
+        )
 
 
 def test_halving_trains_the_best_longer_and_scores_test_once(workshop) -> None:

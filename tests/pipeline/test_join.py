@@ -170,6 +170,7 @@ def test_published_scores_are_read_and_drawn(joined, workshop) -> None:
     (workshop.folder / "best.csv").write_text("dataset,value\ncolours,0.97\nelsewhere,0.5\n")
     study = joined(scores=["theirs.csv"], state_of_the_art="best.csv")
     table = run(study, ("join",)).joined.table
+    assert "best.csv: no data set of the study is called elsewhere" in table.notes
     drawn = (study.output / "figures" / "regimes.png").read_bytes()
     with rc_context(RC):
         with_line, without = (save(regime_figure(table, best))[1] for best in ({"colours": 0.97}, {}))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StudyError
 from pipeline.ledger import Ledger, Record, differences, file_stem
+from pipeline.states import _in_a_line
 
 JOB = "probe/net/pets"
 
@@ -297,6 +298,16 @@ def test_a_difference_says_place_before_and_after() -> None:
         f'features.train: "{"a" * 17}...{"a" * 17}" -> "{"b" * 17}...{"b" * 17}"',
         "more: null -> [1]",
         "probe.folds: 5 -> 10",
+    ]
+
+
+def test_a_stale_job_tells_changes_as_far_as_a_line_goes() -> None:
+    assert len(_in_a_line([f"probe.{n}: {n} -> 100" for n in range(99)])) < 220
+    assert _in_a_line(["a" * 150, "b" * 150, "c"]) == f"{'a' * 150} and 2 more"
+    assert _in_a_line(["a", "b", "c"]) == "a; b; c"
+    assert list(differences({"x": 1e5, "y": 1 / 3}, {"x": 1e7, "y": 1 / 3 + 1e-9})) == [
+        "x: 100000 -> 1e+07",
+        "y: 0.3333333333333333 -> 0.33333333433333334",
     ]
 
 

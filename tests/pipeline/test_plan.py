@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from cache import CacheKey
+from pipeline.beforehand import notes_about
 from pipeline.config import Study, load_study
 from pipeline.errors import StudyError
 from pipeline.jobs import ExtractJob, ProbeJob, TrainJob
@@ -102,6 +104,11 @@ def test_after_a_change_of_probe_only_probes_are_planned_again(workshop, cached:
         ({"selection": "validation"}, 'probe.selection: "cross_validation" -> "validation"'),
         ({"lambdas": {"min": 1e-2, "max": 1e2, "count": 4}}, "probe.lambdas.count: 3 -> 4"),
         ({"tolerance": 1e-4}, "probe.tolerance: 0.001 -> 0.0001"),
+        (
+            {"lambdas": {"min": 1e-3, "max": 1e7, "count": 4}, "folds": 3},
+            "probe.folds: 2 -> 3; probe.lambdas.count: 3 -> 4; probe.lambdas.max: 100 -> 1e+07; "
+            "probe.lambdas.min: 0.01 -> 0.001",
+        ),
     ],
 )
 def test_every_setting_of_the_probe_makes_it_stale(workshop, cached: Study, table: Any, reason: str) -> None:
@@ -388,8 +395,13 @@ def test_a_key_of_the_plan_is_the_key_of_the_entry(cached: Study) -> None:
 def test_images_that_stand_in_two_splits_are_told(workshop):
     csv = workshop.images()
     (csv.parent / "test/green/0.ppm").write_bytes((csv.parent / "train/green/1.ppm").read_bytes())
-    notes = plan(workshop.load()).notes
-    assert any("1 images of test are byte-identical to images of train" in note for note in notes)
+    current = plan(workshop.load())
+    said = [
+        note for note in current.notes if "1 image of test is byte-identical to an image of train" in note
+    ]
+    assert len(said) == 1
+    assert notes_about(current, re.compile("colours")) == current.notes
+    assert said[0] not in notes_about(current, re.compile("another set"))
 
 
 def test_memory_is_kept_to_and_changes_no_result(cached: Study, workshop, penultimate) -> None:

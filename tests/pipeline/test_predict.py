@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.run import run
-from stages.probe import fit_probe
+from stages.probe import fit_probe, load_probe
 from stages.probe.saved import probe_bytes
 from stages.records import FeatureTable
 
@@ -109,3 +111,29 @@ def test_a_probe_of_no_network_is_refused_in_one_line(tmp_path: Path, images: Pa
     done = penultimate("predict", tmp_path / "bare.safetensors", images)
     assert done.status == 2
     assert done.errors[-1].startswith("the probe does not say which network it was fitted on")
+
+
+def test_a_folder_in_the_probes_place_is_named_and_other_files_of_an_images_folder_are_counted(
+    fitted: Path, images: Path, penultimate
+) -> None:
+    done = penultimate("predict", fitted / "work/out/results/linear_probe", images)
+    assert (done.status, len(done.errors)) == (2, 1)
+    assert "linear_probe: is a folder; name one of its .safetensors files" in done.errors[0]
+    (images / "readme.txt").write_text("mine")
+    (images / ".hidden").touch()
+    told = penultimate("predict", fitted / "probe.safetensors", images)
+    assert "new: 1 of 5 files passed over, no images by their names" in told.err
+
+
+def test_the_readmes_way_to_a_torch_layer_gives_the_probes_probabilities(fitted: Path) -> None:
+    """Two classes: the file has one row, the layer two."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (lines,) = [
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "head_state" in block
+    ]
+    names: dict[str, Any] = {"path": fitted / "probe.safetensors"}
+    exec(lines, names)
+    probe, torch = load_probe(names["path"]), names["torch"]
+    features = np.random.default_rng(0).normal(size=(5, probe.coefficients.shape[1])).astype(np.float32)
+    found = names["layer"](torch.from_numpy(features)).softmax(1).detach().numpy()
+    np.testing.assert_allclose(found, probe.probabilities(features), atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 
 from stages.errors import JoinError
 from stages.report import join_scores, read_scores
-from stages.report.files import scores_csv, scores_parquet, statistics_json
+from stages.report.files import read_published, scores_csv, scores_parquet, statistics_json
 from stages.report.statistics import statistics
 from stages.report.table import SCORE_COLUMNS
 
@@ -63,6 +63,9 @@ def test_foreign_rows_join_with_their_source(make_row, tmp_path):
     assert [s.source for s in table.scores] == ["results/a.json", "theirs.csv line 2"]
 
 
+STUDIES = b"backbone,dataset,regime,metric,value,study\n"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -80,6 +83,23 @@ def test_foreign_rows_join_with_their_source(make_row, tmp_path):
         (b"backbone,dataset,regime,metric,value\na,b,linear_probe,top_1\n", "more or fewer fields"),
         (b"backbone,dataset,regime,metric,value\na,b,linear_probe,top_1,0.5,x\n", "more or fewer fields"),
         (b"backbone,dataset\n\xff\xfe", "cannot be read as UTF-8"),
+        (
+            b"backbone,dataset,regime,metric,value,value\na,b,linear_probe,top_1,0.1,0.9\n",
+            "'value' stands there twice",
+        ),
+        (
+            STUDIES + b'b,d,linear_probe,top_1,0.5,"\nc,d,linear_probe,top_1,0.5,\n',
+            "line 3: unexpected end of data",
+        ),
+        (
+            STUDIES + b'b,d,linear_probe,top_1,0.5,"\nc,d,linear_probe,top_1,0.5,"\n',
+            "column study: a line break",
+        ),
+        (STUDIES + b'b,d,linear_probe,top_1,0.5,"s"x\n', "line 2: .* expected after"),
+        (
+            STUDIES + b"a" * 140_000 + b",d,linear_probe,top_1,0.5,s\n",
+            r"line 2: field larger than field limit \(131072\)",
+        ),
     ],
 )
 def test_a_csv_that_cannot_be_read_says_where(tmp_path, content, message):
@@ -100,3 +120,22 @@ def test_nan_in_a_csv_is_refused_by_the_join(tmp_path):
     path.write_text("backbone,dataset,regime,metric,value\na,b,linear_probe,top_1,nan\n")
     with pytest.raises(JoinError, match=r"theirs\.csv line 2.*value is nan"):
         join_scores(read_scores(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "missing column dataset; missing column value"),
+        (b"dataset;value\n", "missing column dataset"),
+        (b"dataset,value\n", "no row below the header"),
+        (b"dataset,value\nd,0.5\nd,0.9\n", "line 3: 'd' has a value already, 0.5"),
+        (b"dataset,value\nd,high\n", "line 2: 'high' is not a number"),
+        (b"dataset,value\nd,\n", "line 2 has no dataset and value"),
+        (b"dataset,value\n" + b"d" * 140_000 + b",0.5\n", "line 2: field larger than field limit"),
+    ],
+)
+def test_published_scores_are_read_whole_or_not_at_all(tmp_path, content, message):
+    path = tmp_path / "best.csv"
+    path.write_bytes(content)
+    with pytest.raises(JoinError, match=message):
+        read_published(path)

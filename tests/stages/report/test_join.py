@@ -99,6 +99,30 @@ def test_a_variant_keeps_two_backbones_of_one_name_apart(make_row):
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            {"dataset": "caf\u00e9"},
+            {"dataset": "cafe\u0301"},
+            r"dataset 'caf.xe9' \(results/a.json\) and 'cafe.u0301'",
+        ),
+        (
+            {"backbone": "a@x"},
+            {"backbone": "a", "variant": "x"},
+            "'a@x' .* and 'a' with the variant 'x' .* look alike",
+        ),
+    ],
+)
+def test_names_that_look_alike_are_refused(make_row, first, second, message):
+    with pytest.raises(JoinError, match=message):
+        join_scores([make_row(**first), make_row(**second)])
+
+
+def test_the_largest_test_set_leaves_log_odds_finite(make_row):
+    assert math.isfinite(join_scores([make_row(value=1.0, n_test=10**15)]).cells.iloc[0]["log_odds"])
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"value": float("nan")}, "fraction in"),
@@ -115,6 +139,10 @@ def test_a_variant_keeps_two_backbones_of_one_name_apart(make_row):
         ({"backbone": "a\nb"}, "backbone is 'a.nb': it must hold no control characters"),
         ({"dataset": "\x1b[31mred"}, "no control characters or line breaks"),
         ({"variant": "\ud800"}, "no control characters or line breaks"),
+        ({"backbone": "c\u202e"}, "backbone is 'c.u202e': it must hold no control characters"),
+        ({"dataset": "pe\u200bts"}, "no control characters or line breaks"),
+        ({"value": 1.0, "n_test": 10**23}, "n_test is 1000.*: nobody has so many"),
+        ({"seed": 2**63}, "must fit into 64 bits"),
         ({"value": 1.0, "n_test": None}, "add n_test"),
         ({"value": 0.0, "n_test": None}, "add n_test"),
         ({"value": "0.8"}, "value is '0.8': it must be a number"),
@@ -260,3 +288,16 @@ def test_gaps_of_a_table_without_a_plan_are_told(make_row):
     ]
     assert "80.0*" in score_table(table)
     assert len(table.scores) == len(rows)
+
+
+def test_scores_that_guessing_reaches_too_are_told(make_row):
+    """Of 200 images and 4 classes, 59 hits (29.5 %) come of guessing in 8 of 100 tests, 62 (31 %) in 3."""
+    rows = [
+        make_row(value=0.295),
+        make_row(backbone="net_b", value=0.31, imagenet_top1=None),
+        make_row(dataset="unknown", value=0.01),
+        make_row(dataset="voc", metric="map_11_point", value=0.01),
+    ]
+    notes = join_scores(rows, test_counts={"pets": [50] * 4, "voc": [50] * 4}).notes
+    told = [note for note in notes if "chance" in note]
+    assert told == ["pets, linear probe: not above chance (1 of 4 classes = 25.0 %): net_a (29.5 % of 200)"]
