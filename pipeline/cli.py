@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import io
-import os
 import signal
 import sys
 from pathlib import Path
@@ -215,8 +214,6 @@ _add_commands()
 def main() -> NoReturn:
     """Run the command line and exit with the status of `EPILOG`."""
     signal.signal(signal.SIGTERM, _terminated)
-    # Read by OpenMP when torch is loaded: threads that spin while they wait starve each other on a shared machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):  # a terminal of few letters shows the others as escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
