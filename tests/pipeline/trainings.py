@@ -57,7 +57,9 @@ class Moment:
 
 def moment(machine: Machine) -> Moment:
     """Look at a study's output without touching it."""
-    folders = [path for path in (machine.folder / "out" / "training").glob("*/*") if path.is_dir()]
+    # By name: a folder that is being made has another one for a moment, and is gone when it is looked into.
+    regimes = [machine.folder / "out" / "training" / name for name in ("fine_tune", "from_scratch")]
+    folders = [path for regime in regimes for path in regime.glob("*") if path.is_dir()]
     curves, checkpoints = {}, {}
     for folder in folders:
         with suppress(FileNotFoundError):
