@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache import Store
+from pipeline.cache_folder import open_store
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.feature_tables import feature_table
 from pipeline.jobs import ProbeJob
 from pipeline.plan import Plan
-from pipeline.resolve import open_store
 from stages.names import did_you_mean
 from stages.records import FeatureTable, SplitName
 

@@ -196,8 +196,8 @@ def end_with(lacking: Sequence[str]) -> None:
 
 def opened(quiet: bool) -> Store:
     """Open the store of this user; what it has to tell goes to standard error."""
+    from pipeline.cache_folder import open_store
     from pipeline.progress import Reporter
-    from pipeline.resolve import open_store
 
     return open_store(notify=Reporter(quiet=quiet).say)
 

@@ -25,13 +25,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.footprint import Footprint, footprint, too_little_disk
 from pipeline.jobs import STAGES, Stage
 from pipeline.ledger import Ledger
 from pipeline.own_rates import OwnRate, own_rates
 from pipeline.plan import Plan
 from pipeline.rates import Hardware, hardware
-from pipeline.resolve import cache_root, open_store, with_network
+from pipeline.resolve import with_network
 from pipeline.task_seconds import Clock
 from pipeline.tasks import Phase, total_seconds
 from pipeline.workload import work_left

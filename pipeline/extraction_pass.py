@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from cache import LockTimeoutError, Writer
+from pipeline.cache_folder import open_store
 from pipeline.entry_facts import (
     groups_of,
     key_of,
@@ -30,7 +31,6 @@ from pipeline.extraction_groups import ExtractionGroup
 from pipeline.jobs import ExtractJob
 from pipeline.kept_networks import keep_only, ready_network, rows_a_batch
 from pipeline.place import Done, Place
-from pipeline.resolve import open_store
 from stages.records import FeatureBatch, Progress
 
 Outcome = Done | Exception

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cache import sha256_of
 from pipeline.jobs import Planned, TrainJob
 from pipeline.ledger import History, Ledger
 from pipeline.live import last_points
@@ -42,7 +41,7 @@ def grids_text(plan: Plan) -> str:
 
 def _point(planned: Planned, job: TrainJob, history: History, plan: Plan) -> dict[str, Any]:
     """Say how far one grid point is."""
-    record = history.result_of(job.name, job.spec) if planned.state == "done" else None
+    record = history.result_of(job.name, job.spec_digest) if planned.state == "done" else None
     value = record.result["value"] if record else None
     steps = record.result["steps"] if record else _steps_done(job, plan)
     state: str = planned.state
@@ -65,7 +64,7 @@ def _point(planned: Planned, job: TrainJob, history: History, plan: Plan) -> dic
 def _has_failed(job: TrainJob, history: History, plan: Plan) -> bool:
     """Whether the last attempt at a job failed and no other is under way, which would write its curve anew."""
     failure = history.failed.get(job.name)
-    if failure is None or failure.spec_digest != sha256_of(job.spec):
+    if failure is None or failure.spec_digest != job.spec_digest:
         return False
     curve = training_folder(job, plan.study.output) / CURVE
     return not curve.is_file() or curve.stat().st_mtime_ns <= failure.path.stat().st_mtime_ns

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline.cache_folder import cache_root
 from pipeline.errors import StudyError, SurroundingsError
-from pipeline.resolve import cache_root
 from stages.datasets import load_dataset
 
 LITE = (0, 1, 2)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from cache import sha256_of
 from stages.records import (
     Backbone,
     Dataset,
@@ -81,8 +83,19 @@ class ProbeRows:
     validation: tuple[str, ...]
 
 
+class Specified:
+    """A job whose result is known by all that decides it."""
+
+    spec: Mapping[str, Any]
+
+    @cached_property
+    def spec_digest(self) -> str:
+        """SHA-256 of the spec, as a record of its result has it."""
+        return sha256_of(self.spec)
+
+
 @dataclass(frozen=True)
-class ProbeJob:
+class ProbeJob(Specified):
     """Linear probe of one backbone on one data set, from cached features alone."""
 
     name: str
@@ -110,7 +123,7 @@ class ProbeJob:
 
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainJob(Specified):
     """One grid point, or the final training at the point chosen."""
 
     name: str
@@ -174,3 +187,8 @@ class Planned:
     """The row of scores.csv that the job will fill; empty for jobs that fill none."""
     part: Part | None = field(default=None, repr=False)
     """Of another experiment: its row is not of scores.csv but of that experiment's own table."""
+
+    @property
+    def spec_digest(self) -> str | None:
+        """What its result must be made from; None where that is not known."""
+        return self.job.spec_digest if isinstance(self.job, Specified) else None

@@ -110,7 +110,7 @@ def _scores_csv(scores: Scores) -> bytes:
         for name, values in named.items()
         for backbone, value in values.items()
     ]
-    return _csv(["backbone", "dataset", "score", "value"], rows)
+    return csv_bytes(["backbone", "dataset", "score", "value"], rows)
 
 
 def _rankings_csv(rankings: Sequence[Ranking]) -> bytes:
@@ -121,12 +121,7 @@ def _rankings_csv(rankings: Sequence[Ranking]) -> bytes:
         row = [getattr(ranking, name) for name in names]
         row += [len(ranking.backbones), "|".join(ranking.chosen), "|".join(ranking.best)]
         rows.append(["" if value is None else value for value in row])
-    return _csv([*names, "backbones", "chosen", "best"], rows)
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    """Write a table."""
-    return csv_bytes(header, rows)
+    return csv_bytes([*names, "backbones", "chosen", "best"], rows)
 
 
 def _figures(rankings: Sequence[Ranking], lines: Sequence[str]) -> tuple[Any, ...]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache import sha256_of
 from pipeline.errors import StudyError
 from pipeline.evidence import Rows, label, readable
 from pipeline.foreign import foreign_rows
@@ -119,7 +118,7 @@ def _counted(planned: Planned, history: History) -> Record:
     JoinError
         It has gone since.
     """
-    record = history.result_of(planned.name, getattr(planned.job, "spec", None))
+    record = history.result_of(planned.name, planned.spec_digest)
     if record is None:
         raise JoinError(f"{planned.why}: was there a moment ago, and is gone or cannot be read: run again")
     return record
@@ -128,14 +127,16 @@ def _counted(planned: Planned, history: History) -> Record:
 def _row(planned: Planned, history: History, metric: Metric) -> tuple[Score, Record | None]:
     """Return the row of one job: its result where that is current, else what became of it.
 
-    A result counts without the weights that the study wants kept, too.
+    That of a training counts without the weights that the study wants kept, too; a probe's that was made from
+    other values than the pinned ones does not.
     """
-    spec = getattr(planned.job, "spec", None)
-    if planned.state == "done" or (spec is not None and history.result_of(planned.name, spec)):
+    digest = planned.spec_digest
+    trained = isinstance(planned.job, TrainJob) and history.result_of(planned.name, digest) is not None
+    if planned.state == "done" or trained:
         record = _counted(planned, history)
         return _score(record.columns, metric, record.status, record, planned.name), record
     failure = history.failed.get(planned.name)
-    if failure is not None and spec is not None and failure.spec_digest == sha256_of(spec):
+    if failure is not None and failure.spec_digest == digest:
         return _score(planned.columns, metric, "failed", failure, planned.name), failure
     status = "diverged" if planned.why == EVERY_POINT_DIVERGED else "missing"
     return _score(planned.columns, metric, status, None, planned.name), None

@@ -89,7 +89,7 @@ def recomputed(study: Path, rows: int, *, reporter: Reporter = SILENT) -> Rows:
 
 def _recompute(job: ExtractJob, rows: int) -> dict[str, Any]:
     """Compare a few rows of one entry with a forward pass made now."""
-    from pipeline.resolve import open_store
+    from pipeline.cache_folder import open_store
     from stages.extract import extract_features
 
     assert job.key is not None

@@ -47,13 +47,12 @@ class History:
     """All attempts that can be read, oldest first."""
     unreadable: Mapping[Path, str] = field(default_factory=dict)
     """Files that should be the newest attempt at a job and cannot be read, and what is wrong, one line each."""
-
     made_from: Mapping[tuple[str, str], Record] = field(default_factory=dict)
     """By job and digest of the spec the newest attempt that is complete or diverged."""
 
-    def result_of(self, job: str, spec: Mapping[str, Any] | None) -> Record | None:
+    def result_of(self, job: str, spec_digest: str | None) -> Record | None:
         """Return the finished attempt that counts: made from this spec, or the newest where it is not known."""
-        return self.finished.get(job) if spec is None else self.made_from.get((job, sha256_of(spec)))
+        return self.finished.get(job) if spec_digest is None else self.made_from.get((job, spec_digest))
 
     def lost(self, job: str) -> bool:
         """Return whether the newest attempt at a job is a file that cannot be read."""
@@ -104,11 +103,10 @@ class Ledger:
         }
         return History(finished, failed, every, pending, made_from)
 
-    def has_finished(self, regime: str, job: str, spec: Mapping[str, Any]) -> bool:
+    def has_finished(self, regime: str, job: str, spec_digest: str) -> bool:
         """Return whether a finished attempt at a job was made from this spec."""
         paths = (self.results / regime).glob(f"{file_stem(job)}.a*.json")
-        digest = sha256_of(spec)
-        return any(r.spec_digest == digest for r in _read_all(paths)[0] if r.status != "failed")
+        return any(r.spec_digest == spec_digest for r in _read_all(paths)[0] if r.status != "failed")
 
     def write(
         self,

@@ -186,7 +186,7 @@ def _without(
 ) -> WithoutDuplicates | None:
     """Score the probe's predictions on the test images without a twin; None where they are of other images."""
     job = tables.jobs[backbone, side.dataset]
-    record = Ledger(tables.study.output).history().result_of(job.name, job.spec)
+    record = Ledger(tables.study.output).history().result_of(job.name, job.spec_digest)
     if side.split != "test" or record is None:
         return None
     arrays = record.arrays()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.cache_folder import cache_root
 from pipeline.config import Study, load_study
 from pipeline.duplicates import class_counts
 from pipeline.errors import StudyError, SurroundingsError
-from pipeline.resolve import cache_root, read_dataset
+from pipeline.resolve import read_dataset
 from pipeline.tables import DatasetTable
 from stages.datasets import manifest_of, write_manifest
 from stages.names import did_you_mean

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cache import Entry
+from pipeline.cache_folder import open_store
 from pipeline.choices import described, pin_of
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.lock import lock_file, write_lock
 from pipeline.needed import needs_in
 from pipeline.pins import Spot, with_pins
-from pipeline.resolve import open_store
 from pipeline.share import complete
 from pipeline.survey import survey
 from pipeline.tables import PinTable

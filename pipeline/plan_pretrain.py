@@ -132,7 +132,7 @@ def _job(
         keep_weights=True,
         jobs_per_device=table.jobs_per_device,
         switches=switches,
-        image_sha256=images.by_file(),
+        image_sha256=images.by_file,
     )
 
 

@@ -83,7 +83,7 @@ def _pinned_values(found: Mapping[SplitName, Located]) -> dict[SplitName, str]:
 
 def _from_other_values(job: ProbeJob, history: History) -> tuple[State, str] | None:
     """Find out that a result was made from other bytes than those that are pinned now."""
-    record = history.result_of(job.name, job.spec)
+    record = history.result_of(job.name, job.spec_digest)
     used = record.result.get("content_digests", {}) if record else {}
     for split, digest in job.content_digests.items():
         if used.get(split) != digest:

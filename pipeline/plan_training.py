@@ -133,6 +133,6 @@ def _plan_cell(cell: Cell, history: History) -> Iterator[Planned]:
 
 def _never_kept(final: TrainJob, cell: Cell, history: History) -> bool:
     """Whether weights are asked for that a finished training has not left; a diverged one has none."""
-    record = history.result_of(final.name, final.spec)
+    record = history.result_of(final.name, final.spec_digest)
     whole = record is not None and record.status == "complete"
     return whole and lacks_weights(final, cell.study.output)

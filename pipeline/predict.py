@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from cache import FileDigests
+from pipeline.cache_folder import cache_root
 from pipeline.errors import StudyError
 from pipeline.progress import SILENT, Reporter
-from pipeline.resolve import cache_root
 from stages.backbones import resolve
 from stages.datasets.folder_source import IMAGE_SUFFIXES
 from stages.errors import DatasetError, WeightsError

@@ -10,6 +10,7 @@ from typing import Any
 
 from cache.atomic import make_folder, write_file
 from pipeline.beforehand import check_devices, check_writable
+from pipeline.cache_folder import cache_root
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.jobs import Planned, TrainJob
@@ -18,7 +19,7 @@ from pipeline.place import Place
 from pipeline.plan import Plan
 from pipeline.plan_pretrain import plan_pretrain
 from pipeline.progress import SILENT, Reporter
-from pipeline.resolve import Resolved, cache_root, resolve
+from pipeline.resolve import Resolved, resolve
 from pipeline.stage_run import Books, Failure, run_stage
 from pipeline.tables import Table
 from pipeline.tables_experiments import PretrainTable
@@ -124,7 +125,7 @@ def _outcome(study: Study, table: PretrainTable, resolved: Resolved, books: Book
     for planned in planned_pretrainings(study, table, resolved):
         job = planned.job
         assert isinstance(job, TrainJob)
-        record = history.result_of(job.name, job.spec)
+        record = history.result_of(job.name, job.spec_digest)
         if planned.state == "done" and record is not None and record.status == "complete":
             checkpoints.append(_checkpoint(study, job, record))
         elif planned.name not in {failure.job for failure in books.failed}:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cache import sha256_of
 from pipeline.cached_tables import CachedTables
 from pipeline.jobs import ProbeJob
 from pipeline.ledger import History, Ledger, Record
@@ -62,7 +63,7 @@ def compute_read_outs(
 
 def current_record(history: History, job: ProbeJob) -> Record | None:
     """Return the read-outs made from the features that a probe is fitted to, None where there are none."""
-    return history.result_of(_name(job), _spec(job))
+    return history.result_of(_name(job), sha256_of(_spec(job)))
 
 
 def scores_of(record: Record) -> dict[str, float | None]:

@@ -5,16 +5,16 @@ All mistakes of all tables are gathered before anything is refused, so that one 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from cache import FileDigests, InvalidInputError, Store, sha256_of
-from cache.locks import silent
+from cache import FileDigests, InvalidInputError, sha256_of
 from cache.names import check_class_names, check_text
+from pipeline.cache_folder import cache_root
 from pipeline.config import Study
 from pipeline.duplicates import without_images_of_test
 from pipeline.errors import StudyError
@@ -36,8 +36,9 @@ class Images:
     image_sha256: Mapping[SplitName, tuple[str, ...]]
     """Of the file behind each row."""
 
+    @cached_property
     def by_file(self) -> dict[Path, str]:
-        """Return the hash of every file."""
+        """The hash of every file, one mapping for all jobs."""
         splits = self.dataset.splits
         return {
             path: sha256
@@ -66,22 +67,6 @@ class Resolved:
 def with_network(resolved: Resolved) -> tuple[Backbone, ...]:
     """Return the backbones that can be run: not those known by imported features only."""
     return tuple(b for b in resolved.backbones if b.weights.kind != "cached")
-
-
-def cache_root() -> Path:
-    """Return where the cache lies: $PENULTIMATE_CACHE, else ~/.cache/penultimate."""
-    chosen = os.environ.get("PENULTIMATE_CACHE") or "~/.cache/penultimate"
-    try:
-        return Path(chosen).expanduser()
-    except RuntimeError as error:
-        raise StudyError(f"{chosen}: {error}; write $PENULTIMATE_CACHE as a whole path") from error
-
-
-def open_store(root: Path | None = None, *, notify: Callable[[str], None] | None = None) -> Store:
-    """Open the feature store below the cache's root; it tells of locks and damage through ``notify``."""
-    from pipeline.contents import untrue
-
-    return Store((root or cache_root()) / "features", notify=notify or silent, check=untrue)
 
 
 def resolve(

@@ -23,6 +23,7 @@ from pipeline.beforehand import (
     notes_about,
     passed_over,
 )
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study
 from pipeline.elsewhere import elsewhere_of
 from pipeline.errors import StudyError, SurroundingsError
@@ -32,7 +33,6 @@ from pipeline.join_stamp import join_state
 from pipeline.place import Place
 from pipeline.plan import Plan, plan
 from pipeline.progress import SILENT, Reporter
-from pipeline.resolve import cache_root, open_store
 from pipeline.stage_run import Books, Failure, loss, run_stage
 from pipeline.training_search import EVERY_POINT_DIVERGED
 from pipeline.weights import prepare_weights

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cache import canonical_json, sha256_of
+from cache import canonical_json
 from pipeline.config import Study
 from pipeline.jobs import ResultJob, State
 from pipeline.ledger import History, differences
@@ -36,11 +36,10 @@ def score_columns(
 
 def state_of(job: ResultJob, history: History) -> tuple[State, str]:
     """Compare a job with the ledger: done, missing or stale, and why."""
-    digest = sha256_of(job.spec)
-    current, failure = history.made_from.get((job.name, digest)), history.failed.get(job.name)
+    current, failure = history.result_of(job.name, job.spec_digest), history.failed.get(job.name)
     if current is not None:
         return "done", str(current.path)
-    if failure is not None and failure.spec_digest == digest:
+    if failure is not None and failure.spec_digest == job.spec_digest:
         return "missing", f"the last attempt failed: {failure.reason}"
     record = history.finished.get(job.name)
     if record is None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cache.locks import silent
+from pipeline.cache_folder import open_store
 from pipeline.config import Study
 from pipeline.jobs import ExtractJob, Planned
 from pipeline.locate import Located, locate
 from pipeline.pins import Spot
 from pipeline.plan_extraction import plan_extraction
-from pipeline.resolve import Resolved, open_store, resolve
+from pipeline.resolve import Resolved, resolve
 from pipeline.shelf import Shelf
 from stages.records import Backbone, Progress
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pipeline.budgets import grid_of, recipe_of
@@ -44,11 +42,6 @@ class Cell:
     def prefix(self) -> str:
         """What the names of its jobs begin with."""
         return f"{self.regime}/{self.backbone.label}/{self.dataset.name}{self.suffix}"
-
-    @cached_property
-    def image_sha256(self) -> dict[Path, str]:
-        """The hash of every file, one mapping for all jobs."""
-        return self.images.by_file()
 
     def job(self, point: GridPoint, seed: int, *, final: bool, steps: int | None = None) -> TrainJob:
         """Return the job of one grid point; ``steps``: a schedule of that length, where it is a shorter one."""
@@ -91,7 +84,7 @@ class Cell:
             checkpoint_minutes=self.table.checkpoint_minutes,
             keep_weights=final and self.table.keep_weights,
             jobs_per_device=self.table.jobs_per_device,
-            image_sha256=self.image_sha256,
+            image_sha256=self.images.by_file,
         )
 
 

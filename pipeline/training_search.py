@@ -53,7 +53,7 @@ class Search:
         """Plan one training and take its value where it is done."""
         job = self._cell.job(point, self._cell.table.seeds[0], final=False, steps=rung.steps)
         state, why = training_state(job, self._history, self._cell.study.output)
-        record = self._history.result_of(job.name, job.spec)
+        record = self._history.result_of(job.name, job.spec_digest)
         if record is not None:
             self._values[point] = record.result["value"]
         return Planned(job.name, STAGE_OF_REGIME[self._cell.regime], state, why, job)

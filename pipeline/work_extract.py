@@ -6,12 +6,12 @@ import time
 
 from cache import Entry, InvalidInputError, KeyMissingError, Store
 from cache.maintain import relabel
+from pipeline.cache_folder import open_store
 from pipeline.entry_facts import groups_of, key_of, left_out, metadata_of, record, refuse_other_values, tell
 from pipeline.extraction_groups import ExtractionGroup
 from pipeline.extraction_pass import extract_group
 from pipeline.jobs import ExtractJob
 from pipeline.place import Done, Place
-from pipeline.resolve import open_store
 from stages.records import Progress
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Entry
+from pipeline.cache_folder import open_store
 from pipeline.errors import StudyError
 from pipeline.feature_tables import feature_table
 from pipeline.jobs import ProbeJob, ProbeRows
 from pipeline.ledger import Ledger, truth
 from pipeline.place import Done, Place
 from pipeline.provenance import provenance
-from pipeline.resolve import open_store
 from stages.records import FeatureTable, Metric, Progress, SelectionRow, SplitName
 
 

@@ -6,7 +6,6 @@ import functools
 from dataclasses import asdict
 from pathlib import Path
 
-from cache import sha256_of
 from cache.locks import KeyLock, silent
 from pipeline.jobs import TrainJob
 from pipeline.ledger import Ledger, file_stem, truth
@@ -34,8 +33,8 @@ def train(job: TrainJob, place: Place, progress: Progress | None, threads: int |
     from stages.train import discard_checkpoint
 
     notify = silent if progress is None else functools.partial(progress, 0, job.recipe.steps)
-    with KeyLock(place.output / "training" / "locks", sha256_of(job.spec)).held(notify):
-        again = Ledger(place.output).has_finished(job.regime, job.name, job.spec)
+    with KeyLock(place.output / "training" / "locks", job.spec_digest).held(notify):
+        again = Ledger(place.output).has_finished(job.regime, job.name, job.spec_digest)
         if again and not lacks_weights(job, place.output):
             return Done("trained by another process in the meantime")
         done = _train(job, place, progress, threads, again=again)
@@ -120,4 +119,4 @@ def lacks_weights(job: TrainJob, output: Path) -> bool:
 
 def training_folder(job: TrainJob, output: Path) -> Path:
     """Return where a job keeps its curve and checkpoints: by its spec, so that no other job's are resumed."""
-    return output / "training" / job.regime / f"{file_stem(job.name)}.{sha256_of(job.spec)[:8]}"
+    return output / "training" / job.regime / f"{file_stem(job.name)}.{job.spec_digest[:8]}"

@@ -286,7 +286,7 @@ import numpy as np
 from cache import CacheKey
 from pipeline.config import load_study
 from pipeline.plan import plan
-from pipeline.resolve import open_store
+from pipeline.cache_folder import open_store
 from stages.extract.recipe import coordinates, ingredients
 
 for planned in plan(load_study("study.toml")).to_run("extract"):

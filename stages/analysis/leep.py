@@ -16,20 +16,13 @@ SUMS_TO_ONE = 1e-3
 """float16 probabilities of a thousand classes add up to 1 within this."""
 
 
-def softmax(logits: Array) -> NDArray[np.float64]:
-    """Return (n, Z) probabilities of source logits."""
-    wide = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(wide - wide.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
 def leep(probabilities: Array, labels: Array) -> float:
     """Return the log expected empirical prediction.
 
     Parameters
     ----------
     probabilities
-        (n, Z) of the source classes, as the source network's own head gives them; see `softmax`.
+        (n, Z) of the source classes, as the source network's own head gives them.
     labels
         (n,) integers of the target.
 

@@ -79,7 +79,7 @@ def _standing(part: Mapping[str, Any]) -> Iterator[str]:
         if others:
             yield f"not significantly ahead of {_list(others)}"
         elif clear:
-            yield f"significantly ahead of {_others(clear) if some else 'every other'}"
+            yield f"significantly ahead of {others_in_words(clear) if some else 'every other'}"
     if ahead:
         yield f"significantly behind {_list(ahead)} on their common data sets"
     if untested and close is not None:
@@ -198,7 +198,7 @@ def _list(names: Sequence[str], most: int = 6) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
-def _others(number: int) -> str:
+def others_in_words(number: int) -> str:
     """How many others."""
     return f"{number} other" if number == 1 else f"{number} others"
 

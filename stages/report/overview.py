@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.report.advice import others_in_words
 from stages.report.table import TransferTable
 from stages.report.text import REGIME_NAMES
 
@@ -119,17 +120,14 @@ def _standing(part: Mapping[str, Any], models: int, ahead: str, left_out: Sequen
         notes.insert(0, f"or {_few(others)}")
     elif models > len(ties) + len(untested):
         some = before or untested or left_out
-        notes.insert(0, f"ahead of {_others(models - len(ties) - len(untested)) if some else 'every other'}")
+        notes.insert(
+            0, f"ahead of {others_in_words(models - len(ties) - len(untested)) if some else 'every other'}"
+        )
     notes += [f"{len(untested)} not tested"] if untested and ties is not None else []
     notes += [f"{len(left_out)} left out for gaps"] if left_out else []
     seeds = part.get("tested_seeds")
     notes += [f"test of seed {', '.join(map(str, seeds))}"] if seeds else []
     return f" ({'; '.join(notes)})" if notes else ""
-
-
-def _others(number: int) -> str:
-    """How many others."""
-    return f"{number} other" if number == 1 else f"{number} others"
 
 
 def _few(names: Sequence[str], most: int = 4) -> str:

@@ -26,7 +26,7 @@ _TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
 _HEADS_OF_PORTS = ("last_linear", "AuxLogits", "classifier")
 """What the public pretrained-models ports call classifiers, and what weights kept by a training of ours do, whatever
 the network."""
-TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
+_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     # The published weights expect the input transform; auxiliary classifiers are no part of a backbone.
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": True},
@@ -98,18 +98,24 @@ def _build_timm(name: str, pooling: str | None) -> tuple[nn.Module, tuple[str, .
     return network, (*heads, *_HEADS_OF_PORTS)
 
 
+def whole_torchvision(architecture: str) -> nn.Module:
+    """Build one of torchvision's classification networks as its weights were published."""
+    import torchvision
+
+    options = _TORCHVISION_OPTIONS.get(architecture, {})
+    try:
+        network: nn.Module = torchvision.models.get_model(architecture, weights=None, **options)
+    except ValueError as problem:
+        raise BackboneError(f"torchvision has no classification network {architecture!r}") from problem
+    return network
+
+
 def build_torchvision(architecture: str) -> nn.Module:
     """Build one of torchvision's classification networks, its last classifier layer taken out.
 
     The name of what was taken out stands in the attribute ``removed_heads``.
     """
-    import torchvision
-
-    options = TORCHVISION_OPTIONS.get(architecture, {})
-    try:
-        network: Any = torchvision.models.get_model(architecture, weights=None, **options)
-    except ValueError as problem:
-        raise BackboneError(f"torchvision has no classification network {architecture!r}") from problem
+    network: Any = whole_torchvision(architecture)
     network.removed_heads = (_remove_head(network),)
     built: nn.Module = network
     return built

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import nn
 
 from stages.errors import BackboneError, WeightsError
 from stages.paper_backbones import built_name
 from stages.records import Backbone
 from stages.vision.fetch import fetch_weights
-from stages.vision.networks import TORCHVISION_OPTIONS, seeded, without_draws
+from stages.vision.networks import seeded, whole_torchvision, without_draws
 from stages.vision.weights import load_into
 
 CLOSE = 1e-4
@@ -38,8 +39,7 @@ class SourceHead:
         for start in range(0, len(features), rows):
             block = np.asarray(features[start : start + rows], np.float32)
             logits = block @ self.weight.T + self.bias
-            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-            found[start : start + rows] = powers / powers.sum(axis=1, keepdims=True)
+            found[start : start + rows] = softmax(logits, axis=1)
         return found
 
 
@@ -74,11 +74,7 @@ def _whole(backbone: Backbone) -> Any:
     try:
         with without_draws():
             if name.startswith("torchvision/"):
-                import torchvision
-
-                architecture = name.removeprefix("torchvision/")
-                options = TORCHVISION_OPTIONS.get(architecture, {})
-                return torchvision.models.get_model(architecture, weights=None, **options)
+                return whole_torchvision(name.removeprefix("torchvision/"))
             from timm.models import create_model
 
             from stages.vision import bn_inception, nasnet_mobile  # noqa: F401 - timm knows them once imported

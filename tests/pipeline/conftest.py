@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from cache import CacheKey, EntryInfo
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study, load_study
 from pipeline.entry_facts import groups_of
 from pipeline.jobs import ExtractJob
 from pipeline.plan import plan
-from pipeline.resolve import cache_root, open_store
 from stages.extract.recipe import coordinates, ingredients
 from tests.pipeline.wrong_things import entries
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cache import CacheKey, Entry, EntryInfo, Store
-from pipeline.resolve import open_store
+from pipeline.cache_folder import open_store
 from pipeline.tables import PinTable
 
 NET = "test_resnet.r160_in1k"

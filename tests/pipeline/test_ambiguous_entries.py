@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from cache import CacheKey
+from pipeline.cache_folder import open_store
 from pipeline.choices import AmbiguousEntriesError
 from pipeline.config import Study, load_study
 from pipeline.ledger import Ledger
 from pipeline.plan import plan
-from pipeline.resolve import open_store
 from tests.pipeline.pinned import NET, STAGES
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.cache_folder import cache_root
 from pipeline.config import Study
 from pipeline.kept_figures import FOLDER
 from pipeline.ledger import Ledger
-from pipeline.resolve import cache_root
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

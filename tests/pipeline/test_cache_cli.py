@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.resolve import cache_root, open_store
+from pipeline.cache_folder import cache_root, open_store
 from tests.pipeline.wrong_things import LOGIN, WHERE, entries, key, one_line, put
 
 # What is wrong, arguments, exit status, words of the one line.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.resolve import cache_root, open_store
+from pipeline.cache_folder import cache_root, open_store
 from tests.pipeline.wrong_things import WHERE, one_line, put
 
 KINDS = {

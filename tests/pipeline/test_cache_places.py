@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.cache_folder import cache_root
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.remote_choice import only_one
-from pipeline.resolve import cache_root
 
 NET = "test_resnet.r160_in1k"
 

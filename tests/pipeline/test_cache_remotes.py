@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.resolve import cache_root
+from pipeline.cache_folder import cache_root
 from tests.pipeline.wrong_things import entries, one_line, put
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import click
 import pytest
 
+from pipeline.cache_folder import open_store
 from pipeline.cli import cli
 from pipeline.config import Study, load_study
 from pipeline.plan import plan
-from pipeline.resolve import open_store
 
 NET = "test_resnet.r160_in1k"
 README = Path(__file__).parents[2] / "README.md"

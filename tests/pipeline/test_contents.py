@@ -11,8 +11,8 @@ from cache.annotations import Annotations
 from cache.foreign import import_features
 from cache.remote import Remote
 from cache.share import pull, push
+from pipeline.cache_folder import open_store
 from pipeline.contents import untrue
-from pipeline.resolve import open_store
 
 Forgery = Callable[[dict[str, Any]], None]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cache import CacheKey
-from pipeline.resolve import open_store
+from pipeline.cache_folder import open_store
 
 
 @pytest.fixture

@@ -144,9 +144,9 @@ def test_output_that_cannot_be_kept_stops_no_job(tmp_path: Path, capfd: pytest.C
 
 
 def test_status_shows_what_is_under_way(workshop, penultimate) -> None:
+    from pipeline.cache_folder import cache_root
     from pipeline.elsewhere import output_file
     from pipeline.place import Place
-    from pipeline.resolve import cache_root
 
     workshop.images()
     file = workshop.study()

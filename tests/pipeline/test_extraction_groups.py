@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from cache import InputChangedError, Store
+from pipeline.cache_folder import open_store
 from pipeline.entry_facts import key_of, metadata_of
 from pipeline.extraction_groups import ExtractionGroup, crews, free_bytes, network_bytes, plan_units
 from pipeline.extraction_pass import extract_group
@@ -21,7 +22,6 @@ from pipeline.ledger import Ledger
 from pipeline.place import Done, Place
 from pipeline.plan import plan
 from pipeline.progress import Reporter
-from pipeline.resolve import open_store
 from pipeline.run import run
 from stages.errors import BadImageError, StageError
 

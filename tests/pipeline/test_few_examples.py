@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study, load_study
 from pipeline.errors import StudyError
 from pipeline.feature_tables import feature_table
@@ -17,7 +18,6 @@ from pipeline.jobs import ProbeJob, TrainJob
 from pipeline.join_few_examples import few_examples_findings
 from pipeline.ledger import Ledger
 from pipeline.plan import Plan, plan
-from pipeline.resolve import cache_root, open_store
 from pipeline.run import run
 from pipeline.work_probe import chosen_rows
 

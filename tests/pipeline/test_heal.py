@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study, load_study
 from pipeline.ledger import Ledger
 from pipeline.plan import plan
 from pipeline.progress import Reporter
-from pipeline.resolve import cache_root, open_store
 from pipeline.run import run
 from stages.records import Progress
 

@@ -13,12 +13,12 @@ import pytest
 from matplotlib import rc_context
 
 from cache import sha256_of
+from pipeline.cache_folder import cache_root
 from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.join_stamp import join_state
 from pipeline.methods import methods
 from pipeline.plan import plan
-from pipeline.resolve import cache_root
 from pipeline.run import run
 from stages.errors import JoinError
 from stages.report.draw_scores import regime_figure

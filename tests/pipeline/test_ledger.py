@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache import sha256_of
 from pipeline.errors import StudyError
 from pipeline.ledger import Ledger, Record, differences, file_stem
 from pipeline.states import _in_a_line
@@ -199,8 +200,8 @@ def test_a_lost_attempt_is_told_until_a_newer_one_is_there(tmp_path: Path) -> No
     assert history.finished[JOB] == first
     assert history.lost(JOB)
     assert not history.lost("probe/net/cars")
-    assert not ledger.has_finished("linear_probe", JOB, {"n": 2})
-    assert ledger.has_finished("linear_probe", JOB, {"n": 1})
+    assert not ledger.has_finished("linear_probe", JOB, sha256_of({"n": 2}))
+    assert ledger.has_finished("linear_probe", JOB, sha256_of({"n": 1}))
     third = write(ledger, spec={"n": 3})
     assert third.attempt == 3
     assert ledger.history().finished[JOB] == third

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cache_folder import open_store
 from pipeline.config import load_study
 from pipeline.lock import lock_file, read_lock, write_lock
 from pipeline.pins import pins_of
-from pipeline.resolve import open_store
 from pipeline.tables import PinTable
 from tests.pipeline.pinned import NET
 

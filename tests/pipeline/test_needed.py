@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study, load_study
 from pipeline.needed import needs_of
-from pipeline.resolve import cache_root, open_store
 
 NET = "test_resnet.r160_in1k"
 TEST = f"{NET}/colours/test"

@@ -7,9 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study, load_study
 from pipeline.lock import lock_file, read_lock, write_lock
-from pipeline.resolve import cache_root, open_store
 from pipeline.run import run
 from tests.pipeline.pinned import NET, PROBE, swap_values
 
@@ -26,6 +26,20 @@ def test_other_values_under_the_pinned_key_are_refused(here: Path, penultimate) 
         assert new.content_digest[:12] in result.errors[0]
         assert f"penultimate cache remove {new.key.digest[:12]}" in result.errors[0]
     assert penultimate("cache", "push", "remote", "--study", "study.toml").status == 2
+
+
+def test_a_result_from_other_values_than_pinned_is_not_joined(here: Path, penultimate) -> None:
+    assert penultimate("probe", "study.toml").status == 0
+    swap_values()
+    assert penultimate("cache", "pin", "study.toml").status == 0
+    assert penultimate("join", "study.toml").status == 0
+    (row,) = (here / "out" / "scores.csv").read_text().splitlines()[1:]
+    assert ",missing," in row
+    why = "missing (made from other values of test than the pinned"
+    assert why in (here / "out" / "report.md").read_text().replace("\\", "")
+    assert penultimate("probe", "study.toml").status == 0
+    assert penultimate("join", "study.toml").status == 0
+    assert ",complete," in (here / "out" / "scores.csv").read_text()
 
 
 def test_the_way_out_that_the_error_names_leads_out(here: Path, penultimate, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cache_folder import open_store
 from pipeline.config import Study, load_study
 from pipeline.errors import StudyError
 from pipeline.lock import write_lock
 from pipeline.pins import pins_of
 from pipeline.plan import plan
-from pipeline.resolve import open_store
 from tests.pipeline.pinned import NET, STAGES, pin_of
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from cache import CacheKey
 from pipeline.beforehand import notes_about
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study, load_study
 from pipeline.errors import StudyError
 from pipeline.jobs import ExtractJob, ProbeJob, TrainJob
 from pipeline.ledger import Ledger
 from pipeline.plan import Plan, plan
-from pipeline.resolve import cache_root, open_store
 from pipeline.run import run
 
 TRAINING = {"budget": "tiny", "steps": 2, "batch_size": 4, "image_size": 32}

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from cache import CacheKey, Entry
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study
 from pipeline.jobs import ExtractJob
 from pipeline.ledger import Ledger, Record
 from pipeline.plan import plan
-from pipeline.resolve import cache_root, open_store
 from pipeline.run import run
 from stages.extract import extract_features
 from stages.extract.recipe import coordinates, ingredients

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from cache import Entry
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study, load_study
 from pipeline.errors import StudyError, SurroundingsError
 from pipeline.join_stamp import join_state
 from pipeline.ledger import Ledger
 from pipeline.plan import plan
 from pipeline.progress import Reporter
-from pipeline.resolve import cache_root, open_store
 from pipeline.run import Outcome, run
 from stages.records import Score
 

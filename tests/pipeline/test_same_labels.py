@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cache import CacheKey
+from pipeline.cache_folder import open_store
 from pipeline.choices import AmbiguousEntriesError
 from pipeline.config import Study, load_study
 from pipeline.plan import plan
-from pipeline.resolve import open_store
 
 NET = "test_resnet.r160_in1k"
 

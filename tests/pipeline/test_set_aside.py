@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.config import Study
-from pipeline.resolve import cache_root, open_store
 
 NET = "test_resnet.r160_in1k"
 

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline.resolve import cache_root, open_store
+from pipeline.cache_folder import cache_root, open_store
 from pipeline.text_tables import rows_text
 
 OWN = """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.resolve import cache_root
+from pipeline.cache_folder import cache_root
 
 LOGIN = b"<!DOCTYPE html><html><body>Please log in</body></html>\n"
 WHERE = ("backbone=b", "dataset=d", "split=train")

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
+from scipy.special import softmax
 from sklearn.covariance import ledoit_wolf as scikit_learns
 
 from stages.analysis.h_score import h_scores
-from stages.analysis.leep import leep, softmax
+from stages.analysis.leep import leep
 from stages.analysis.logme import logme
 from stages.analysis.transfer_scores import TRANSFERABILITY_SCORES, transferability
 from stages.errors import InputError
@@ -163,7 +164,7 @@ def test_with_as_many_dimensions_as_rows_the_plain_h_score_is_k_minus_1_and_not_
 
 def test_leep_is_its_definition():
     rng = np.random.default_rng(0)
-    theta, y = softmax(rng.normal(size=(30, 5))), np.arange(30) % 3
+    theta, y = softmax(rng.normal(size=(30, 5)), axis=1), np.arange(30) % 3
     joint = np.array([[theta[y == k, z].sum() / 30 for z in range(5)] for k in range(3)])
     conditional = joint / joint.sum(axis=0)
     expected = np.mean([np.log(sum(conditional[y[i], z] * theta[i, z] for z in range(5))) for i in range(30)])
@@ -182,11 +183,11 @@ def test_leep_refuses_logits_and_several_labels():
 
 def test_all_scores_of_a_table(blobs, table, labels_with_ignored):
     x, y = blobs(60)
-    found = transferability(table(x, y), softmax(x))
+    found = transferability(table(x, y), softmax(x, axis=1))
     assert tuple(one.name for one in found) == TRANSFERABILITY_SCORES
     assert all(one.value is not None and one.reason == "" for one in found)
     assert found[0].details["classes_not_converged"] == 0
-    several = transferability(table(x, labels_with_ignored(60, 4)), softmax(x))
+    several = transferability(table(x, labels_with_ignored(60, 4)), softmax(x, axis=1))
     assert [one.value is None for one in several] == [False, True, True, True]
     assert all("multi-label" in one.reason for one in several[1:])
 
