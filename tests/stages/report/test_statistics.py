@@ -1,4 +1,5 @@
-import dataclasses
+"""Statistics of the joined table, against other libraries, published examples and invariants."""
+
 import json
 import logging
 import math
@@ -11,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from stages.report import join_scores
 from stages.report.averages import averages
@@ -19,14 +19,12 @@ from stages.report.comparison import compare_regimes
 from stages.report.correlation import correlate
 from stages.report.dictionary import COLUMNS, DICTIONARY
 from stages.report.logodds import fraction, log_odds, morey_bars
-from stages.report.overview import choices
-from stages.report.paired import close_to_best_mean, paired_tests
+from stages.report.paired import paired_tests
 from stages.report.pairwise import test_pairs
 from stages.report.predictions import Predictions
 from stages.report.resampling import bootstrap, leave_one_out
 from stages.report.statistics import plain, statistics
 from stages.report.table import SCORE_COLUMNS
-from stages.report.text import correlation_lines
 
 TABLES = hnp.arrays(float, st.tuples(st.integers(2, 6), st.integers(2, 6)), elements=st.floats(-4, 4))
 
@@ -181,106 +179,6 @@ def test_permuting_the_rows_changes_no_number(make_study):
             assert mean == pytest.approx(means[name])
 
 
-def test_the_additive_model_is_least_squares_and_equals_the_mean_without_gaps():
-    rng = np.random.default_rng(0)
-    wide = pd.DataFrame(rng.normal(size=(5, 4)), index=list("abcde"), columns=list("wxyz"))
-    np.testing.assert_allclose(averages(wide, "additive_model").means, wide.mean(axis=1))
-    holes = wide.mask(rng.random(wide.shape) < 0.25)
-    assert holes.isna().any().any()
-    long = holes.rename_axis("m").reset_index().melt("m", var_name="d").dropna()
-    fit = smf.ols("value ~ C(m) + C(d)", long).fit()
-    grid = pd.DataFrame([(m, d) for m in "abcde" for d in "wxyz"], columns=["m", "d"])
-    expected = fit.predict(grid).groupby(grid["m"]).mean()
-    found = averages(holes, "additive_model")
-    np.testing.assert_allclose(found.means, expected[found.means.index])
-    assert found.rule.startswith("additive model")
-    assert found.bars.isna().all()
-
-
-def test_the_additive_model_compares_only_what_is_linked():
-    wide = pd.DataFrame(
-        [[1.0, 2.0, np.nan], [1.5, 2.5, np.nan], [np.nan, np.nan, 3.0]],
-        index=list("abc"),
-        columns=list("xyz"),
-    )
-    assert list(averages(wide, "additive_model").means.index) == ["a", "b"]
-
-
-def test_what_the_additive_model_did_not_use_is_not_counted_but_named(make_row):
-    """a and b share nothing with c and d: one data set entered the means."""
-    cells = {"a": ("x", 0.5), "b": ("x", 0.6), "c": ("y", 0.7), "d": ("y", 0.8)}
-    rows = [make_row(backbone=b, dataset=d, value=v, imagenet_top1=v + 0.1) for b, (d, v) in cells.items()]
-    found = statistics(join_scores(rows), missing="additive_model")
-    part = found["regimes"]["linear_probe"]
-    assert (part["datasets"], part["left_out"]) == (["x"], ["c", "d"])
-    assert part["rule"].endswith("not linked with them by common data sets and left out: c, d, y")
-    assert "fewer than 2 data sets" in part["correlation"]["text"]
-    assert "over 1 data set" in found["advice"][0]
-
-
-def test_leaving_one_data_set_out_keeps_backbones_and_rule(make_study):
-    """Five of ten backbones lack a data set: r and its range are over all ten, refitted."""
-    rows = [s for s in make_study(10, 4, ["linear_probe"]) if s.backbone > "net_04" or s.dataset != "set_00"]
-    table = join_scores(rows)
-    correlation = statistics(table, missing="additive_model")["regimes"]["linear_probe"]["correlation"]
-    x = log_odds([table.imagenet_top1[name] for name in table.backbones])
-    wide = table.matrix("linear_probe")
-    brute = [
-        float(np.corrcoef(x, averages(wide.drop(columns=[name]), "additive_model").means)[0, 1])
-        for name in wide
-    ]
-    assert correlation["models"] == 10
-    assert correlation["leave_one_dataset_out"]["range"] == pytest.approx([min(brute), max(brute)])
-    chain = wide.mask(wide.notna())
-    for row in range(10):  # backbone k has data sets k and k + 1, so each of them is a link
-        chain.iloc[row, [min(row, 2), min(row, 2) + 1]] = wide.iloc[row, [min(row, 2), min(row, 2) + 1]]
-    assert len(averages(chain, "additive_model").means) == 10
-    assert averages(chain, "additive_model").without_each() is None
-
-
-def test_complete_backbones_are_a_stated_rule(make_study):
-    rows = [s for s in make_study(5, 3) if (s.backbone, s.dataset) != ("net_02", "set_01")]
-    part = statistics(join_scores(rows))["regimes"]["fine_tune"]
-    assert part["left_out"] == ["net_02"]
-    assert part["rule"] == "complete backbones only: 4 of 5 have a score on every data set"
-    assert part["correlation"]["models"] == 4
-    assert correlation_lines({"regimes": {"fine_tune": part}})[0].endswith(
-        ", 4 backbones; left out for gaps: net_02"
-    )
-    nobody = [s for s in make_study(3, 3) if (s.backbone, s.dataset) not in
-              {("net_00", "set_00"), ("net_01", "set_01"), ("net_02", "set_02")}]  # fmt: skip
-    rule = statistics(join_scores(nobody))["regimes"]["fine_tune"]["rule"]
-    assert 'additive_model" in [report] would take every cell' in rule
-
-
-def test_a_data_set_nobody_has_a_score_on_does_not_empty_the_table(make_study, make_row):
-    lost = {"dataset": "lost", "value": None, "status": "failed", "imagenet_top1": None}
-    failed = [make_row(backbone=f"net_{m:02d}", **lost) for m in range(4)]
-    part = statistics(join_scores([*make_study(4, 3, ["linear_probe"]), *failed]))["regimes"]["linear_probe"]
-    assert len(part["means"]) == 4
-    assert "without any score and left out: lost" in part["rule"]
-    assert part["per_dataset"]["lost"]["verdict"] == "not defined"
-
-
-def test_an_unknown_imagenet_accuracy_leaves_the_correlation_but_not_the_means(make_study):
-
-    rows = [
-        dataclasses.replace(s, imagenet_top1=None) if s.backbone == "net_00" else s for s in make_study(4, 3)
-    ]
-    found = statistics(join_scores(rows))
-    part = found["regimes"]["linear_probe"]
-    assert part["correlation"]["text"] == "not informative (only 3 backbones with a known ImageNet top-1)"
-    assert len(part["means"]) == 4
-    assert "net_00" in found["notes"][0]
-
-
-def test_one_data_set_has_no_correlation_of_means(make_study):
-    part = statistics(join_scores(make_study(5, 1)))["regimes"]["linear_probe"]
-    assert part["correlation"]["text"] == "not defined (fewer than 2 data sets)"
-    assert part["per_dataset"]["set_00"]["verdict"] == "defined"
-    assert part["means"]["net_00"]["bar"] is None
-
-
 def test_regimes_are_compared_cell_by_cell(make_study):
     rows = make_study(4, 3)
     found = {(c.first, c.second): c for c in compare_regimes(join_scores(rows[1:]))}
@@ -302,141 +200,6 @@ def test_regimes_are_compared_cell_by_cell(make_study):
     assert comparison.odds_ratio == pytest.approx(math.exp(comparison.mean))
     assert np.mean(comparison.interval) == pytest.approx(comparison.mean)  # with or without gaps
     assert comparison.p_value == pytest.approx(float(stats.ttest_rel(means, [0.0] * 3).pvalue))
-
-
-def test_paired_t_is_that_of_scipy_with_holm_over_the_pairs():
-    rng = np.random.default_rng(5)
-    wide = pd.DataFrame(rng.normal(size=(3, 6)) + np.array([[0], [0.4], [2]]), index=list("abc"))
-    wide.iloc[0, 0] = np.nan
-    found = paired_tests(wide)
-    assert [t.datasets for t in found] == [5, 5, 6]
-    expected = [
-        float(stats.ttest_rel(*wide.loc[[t.first, t.second]].dropna(axis=1).to_numpy()).pvalue) for t in found
-    ]
-    assert [t.p_value for t in found] == pytest.approx(expected)
-    assert [t.p_holm for t in found] == pytest.approx(list(multipletests(expected, method="holm")[1]))
-
-
-def test_paired_t_needs_three_data_sets_and_some_variation():
-    assert paired_tests(pd.DataFrame([[1.0, 2.0], [2.0, 4.0]])) == []
-    same = paired_tests(pd.DataFrame([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]))[0]
-    assert (same.mean, same.p_value) == (-1.0, None)
-
-
-def test_the_best_mean_and_what_the_data_sets_cannot_tell_from_it():
-    rng = np.random.default_rng(5)
-    wide = pd.DataFrame(rng.normal(size=(3, 8)) * 0.3 + np.array([[1.0], [0.9], [-1.0]]), index=list("abc"))
-    wide.loc["d"] = wide.loc["a"]
-    means = {str(name): float(value) for name, value in wide.mean(axis=1).items()}
-    best, close = close_to_best_mean(paired_tests(wide), means)
-    other = float(stats.ttest_rel(wide.loc["a"], wide.loc["b"]).pvalue)
-    assert (best, close) == ("a", ["a", "b", "d"] if other > 0.05 else ["a", "d"])
-    assert close_to_best_mean([], means) == ("a", None)
-    assert close_to_best_mean([], {"a": 1.0}) == (None, None)
-
-
-def test_who_was_not_compared_with_the_best_is_named(make_study, make_row):
-    """A foreign row brings no predictions, and shares too few data sets for a t-test."""
-    foreign = make_row(backbone="theirs", dataset="set_00", value=0.01, imagenet_top1=None, n_test=2000)
-    rows = [*make_study(3, 4, ["linear_probe"]), foreign]
-    ids, labels = tuple(map(str, range(50))), np.zeros(50, dtype=int)
-    models = [
-        Predictions(f"net_{m:02d}", "set_00", "linear_probe", np.tile([m / 3, 0.5], (50, 1)), labels, ids)
-        for m in range(3)
-    ]
-    pairs = test_pairs(models, {"set_00": "top_1"})
-    part = statistics(join_scores(rows), pairs=pairs, missing="additive_model")["regimes"]["linear_probe"]
-    assert part["per_dataset"]["set_00"]["not_tested"] == ["theirs"]
-    assert part["correlation"]["not_tested"] == ["theirs"]
-    said = "\n".join(statistics(join_scores(rows), missing="additive_model")["advice"])
-    assert "by the additive model, over 4 data sets" in said
-    assert "not compared with theirs for want of three common data sets" in said
-
-
-def test_the_best_of_some_is_not_called_the_best_of_all(make_row):
-    """b lacks a data set, so it has no mean; on the data sets that both have it is ahead of a."""
-    odds = {"a": (1.0, 1.1, 1.2, 1.3), "b": (1.51, 1.58, 1.71, None), "c": (0.51, 0.59, 0.71, 0.8)}
-    rows = [
-        make_row(backbone=name, dataset=f"set_{d}", value=float(fraction(x)), imagenet_top1=top1)
-        for top1, (name, values) in zip((0.7, 0.75, 0.8), odds.items(), strict=True)
-        for d, x in enumerate(values)
-        if x is not None
-    ]
-    table = join_scores(rows, expected=[(s.backbone, s.dataset, s.regime, s.seed) for s in rows])
-    found = statistics(table)
-    assert found["advice"][0].startswith(
-        "linear probe: 2 of 3 backbones have a score on every data set; of them a has the highest mean over 4 data "
-        "sets (+0.50 log odds"
-    )
-    assert (
-        ", significantly ahead of 1 other, significantly behind b on their common data sets (paired t"
-        in (found["advice"][0])
-    )
-    assert found["advice"][0].endswith("; left out for gaps: b")
-    cell = choices(table, found)[0].cells[0]
-    assert cell.endswith("(ahead of 1 other; behind b on common data sets; 1 left out for gaps)")
-    text = found["regimes"]["linear_probe"]["correlation"]["text"]
-    assert text == "not defined (only 2 backbones; left out for gaps: b)"
-    nobody = statistics(join_scores([s for s in rows if (s.backbone, s.dataset) not in
-                                     {("a", "set_0"), ("c", "set_1")}]))  # fmt: skip
-    text = nobody["regimes"]["linear_probe"]["correlation"]["text"]
-    assert text == "not defined (no backbone has a score on every data set)"
-    assert nobody["advice"][0] == (
-        "linear probe: none of 3 backbones has a score on every data set, so no best mean is named"
-    )
-
-
-def test_the_additive_model_does_not_outvote_a_test(make_row):
-    """a and b share three sets, on which b is better; c, which both are linked to, puts a first."""
-    small = (0.0, 0.01, -0.01, 0.005)
-    cells = {("a", f"s{j}"): 1.0 + small[j] for j in range(3)} | {
-        ("b", f"s{j}"): 1.15 - small[j] for j in range(3)
-    }
-    for j, e in enumerate(small):
-        cells |= {("a", f"p{j}"): 2 + e, ("c", f"p{j}"): -e, ("b", f"q{j}"): 0.5 - e, ("c", f"q{j}"): e}
-    rows = [
-        make_row(backbone=b, dataset=d, value=float(fraction(x)), n_test=10**6) for (b, d), x in cells.items()
-    ]
-    table = join_scores(rows)
-    found = statistics(table, missing="additive_model")
-    correlation = found["regimes"]["linear_probe"]["correlation"]
-    assert (correlation["best"], correlation["ahead_of_best"]) == ("a", ["b"])
-    assert correlation["ties_with_best"] == ["a", "b"]
-    said = found["advice"][0]
-    assert "(-0.15 log odds [" in said
-    assert "against b, the next, over their 3 common data sets)" in said
-    assert "significantly ahead of 1 other, significantly behind b on their common data sets" in said
-    assert choices(table, found)[0].cells[0].endswith("(ahead of 1 other; behind b on common data sets)")
-
-
-def test_seeds_that_contradict_their_mean_decide_nothing(make_row):
-    """a has the better mean; on the lowest seed, which is the one tested, b is far ahead."""
-    seeds = {"a": (0.50, 0.95, 0.95), "b": (0.75, 0.76, 0.74)}
-    rows = [
-        make_row(backbone=name, seed=seed, value=value, regime="fine_tune", n_test=100)
-        for name, values in seeds.items()
-        for seed, value in enumerate(values)
-    ]
-    ids, labels = tuple(map(str, range(100))), np.zeros(100, dtype=int)
-    models = [
-        Predictions(
-            row.backbone, "pets", "fine_tune", np.eye(2)[(np.arange(100) >= 100 * row.value).astype(int)], labels,
-            ids, row.seed,
-        )
-        for row in rows
-    ]  # fmt: skip
-    pairs = test_pairs(models, {"pets": "top_1"})
-    table = join_scores(rows)
-    found = statistics(table, pairs=pairs)
-    single = found["regimes"]["fine_tune"]["per_dataset"]["pets"]
-    assert (pairs[0].first_seed, pairs[0].second_seed) == (0, 0)
-    assert pairs[0].p_value < 0.001
-    assert (single["best"], single["ties_with_best"], single["ahead_of_best"]) == ("a", ["a", "b"], ["b"])
-    assert single["tested_seeds"] == [0]
-    assert choices(table, found)[0].cells == (
-        "a 80.0 (not tested against b: the lowest seeds contradict the means; test of seed 0)",
-    )
-    assert found["advice"][1].endswith("; on pets the lowest seeds, which are tested, contradict the means")
 
 
 def test_the_bootstrap_is_what_it_says():
@@ -507,40 +270,6 @@ def test_plain_knows_numpy_and_no_nan():
     assert plain({1: (np.float64(0.5), np.nan, np.int64(3), np.bool_(True), math.inf)}) == {
         "1": [0.5, None, 3, True, None]
     }
-
-
-def test_advice_states_what_a_shortcut_would_have_cost(make_row):
-    values = {"a": (0.8, 0.90), "b": (0.7, 0.95), "c": (0.6, 0.85)}
-    rows = [
-        make_row(backbone=name, dataset=dataset, regime=regime, value=value, imagenet_top1=top1)
-        for top1, (name, pair) in zip((0.8, 0.7, 0.6), values.items(), strict=True)
-        for regime, value in zip(("linear_probe", "fine_tune"), pair, strict=True)
-        for dataset in ("x", "y", "z")
-    ]
-    said = "\n".join(statistics(join_scores(rows))["advice"])
-    assert (
-        "by the linear probe finds the best one on 0 of 3 data sets; it costs 5.0 points on average" in said
-    )
-    assert "fine-tuned: b has the highest mean over 3 data sets" in said
-    assert "it gains on" in said
-    assert statistics(join_scores(rows[:1]))["advice"] == []
-
-
-def test_advice_names_ties_as_ties(make_row):
-    """The probe cannot tell a from b; fine-tuned they differ, so its choice costs their mean, in any order."""
-    values = {"a": (0.8, 0.90), "b": (0.8, 0.94), "c": (0.6, 0.85)}
-    for order in ("abc", "bac", "cba"):
-        rows = [
-            make_row(backbone=name, dataset=dataset, regime=regime, value=value, imagenet_top1=None)
-            for name in order
-            for regime, value in zip(("linear_probe", "fine_tune"), values[name], strict=True)
-            for dataset in ("x", "y", "z")
-        ]
-        said = "\n".join(statistics(join_scores(rows))["advice"])
-        assert "it costs 2.0 points on average" in said
-        assert "on 3 it cannot tell several apart, their mean counts" in said
-        assert "a and b (equal scores) on x, y and z" in said
-        assert "highest mean over 3 data sets, not significantly ahead of" in said
 
 
 @pytest.mark.slow
