@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.jobs import Planned, TrainJob
@@ -24,13 +25,14 @@ def grid_tables(plan: Plan) -> list[dict[str, Any]]:
         state ("done", "diverged", "running", "failed", "missing", ...), value (fraction on validation or None)
         and steps done.
     """
-    history = Ledger(plan.study.output).history()
+    output = plan.study.output
+    history = Ledger(output).history()
     cells: dict[str, list[dict[str, Any]]] = {}
     for planned in plan.jobs:
         job = planned.job
         if isinstance(job, TrainJob) and job.score_on == "validation":
             cell = f"{job.name.rpartition('/')[0]}, {job.recipe.steps} steps"
-            cells.setdefault(cell, []).append(_point(planned, job, history, plan))
+            cells.setdefault(cell, []).append(_point(planned, job, history, output))
     return [{"cell": cell, "points": points} for cell, points in cells.items()]
 
 
@@ -39,15 +41,15 @@ def grids_text(plan: Plan) -> str:
     return "\n\n".join(_lay_out(table) for table in grid_tables(plan))
 
 
-def _point(planned: Planned, job: TrainJob, history: History, plan: Plan) -> dict[str, Any]:
+def _point(planned: Planned, job: TrainJob, history: History, output: Path) -> dict[str, Any]:
     """Say how far one grid point is."""
     record = history.result_of(job.name, job.spec_digest) if planned.state == "done" else None
     value = record.result["value"] if record else None
-    steps = record.result["steps"] if record else _steps_done(job, plan)
+    steps = record.result["steps"] if record else _steps_done(job, output)
     state: str = planned.state
     if record is not None:
         state = "done" if value is not None else "diverged"
-    elif _has_failed(job, history, plan):
+    elif _has_failed(job, history, output):
         state = "failed"
     elif steps:
         state = "running"
@@ -61,18 +63,18 @@ def _point(planned: Planned, job: TrainJob, history: History, plan: Plan) -> dic
     }
 
 
-def _has_failed(job: TrainJob, history: History, plan: Plan) -> bool:
+def _has_failed(job: TrainJob, history: History, output: Path) -> bool:
     """Whether the last attempt at a job failed and no other is under way, which would write its curve anew."""
     failure = history.failed.get(job.name)
     if failure is None or failure.spec_digest != job.spec_digest:
         return False
-    curve = training_folder(job, plan.study.output) / CURVE
+    curve = training_folder(job, output) / CURVE
     return not curve.is_file() or curve.stat().st_mtime_ns <= failure.path.stat().st_mtime_ns
 
 
-def _steps_done(job: TrainJob, plan: Plan) -> int:
+def _steps_done(job: TrainJob, output: Path) -> int:
     """Read how far a job's curve is; 0 where it has none."""
-    points = last_points(training_folder(job, plan.study.output))
+    points = last_points(training_folder(job, output))
     return points[-1].step + 1 if points else 0
 
 

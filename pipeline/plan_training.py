@@ -125,7 +125,7 @@ def _plan_cell(cell: Cell, history: History) -> Iterator[Planned]:
             yield Planned(final.name, stage, "waiting", why_not, columns=final.columns)
             continue
         final = replace(final, notes=chosen.warnings)
-        state, why = training_state(final, history, cell.study.output)
+        state, why = training_state(final, history, cell.output)
         if state == "done" and _never_kept(final, cell, history):
             state, why = "missing", "its weights were not kept"
         yield Planned(final.name, stage, state, why, final, final.columns)
@@ -135,4 +135,4 @@ def _never_kept(final: TrainJob, cell: Cell, history: History) -> bool:
     """Whether weights are asked for that a finished training has not left; a diverged one has none."""
     record = history.result_of(final.name, final.spec_digest)
     whole = record is not None and record.status == "complete"
-    return whole and lacks_weights(final, cell.study.output)
+    return whole and lacks_weights(final, cell.output)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pipeline.budgets import grid_of, recipe_of
@@ -37,6 +39,11 @@ class Cell:
     """Tells the cells of the other experiments from the study's own."""
     refit: bool = True
     """Whether the final trainings see validation too."""
+
+    @cached_property
+    def output(self) -> Path:
+        """The study's, whose links are followed once for all jobs."""
+        return self.study.output
 
     @property
     def prefix(self) -> str:

@@ -52,7 +52,7 @@ class Search:
     def _plan_point(self, point: GridPoint, rung: Rung) -> Planned:
         """Plan one training and take its value where it is done."""
         job = self._cell.job(point, self._cell.table.seeds[0], final=False, steps=rung.steps)
-        state, why = training_state(job, self._history, self._cell.study.output)
+        state, why = training_state(job, self._history, self._cell.output)
         record = self._history.result_of(job.name, job.spec_digest)
         if record is not None:
             self._values[point] = record.result["value"]

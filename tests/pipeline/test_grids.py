@@ -20,6 +20,7 @@ from pipeline.run import run
 from pipeline.show import plan_text
 from pipeline.work import record_failure
 from pipeline.work_train import training_folder
+from stages.train import checkpoint
 
 NET = "test_resnet.r160_in1k"
 GRID = {
@@ -79,12 +80,12 @@ def test_a_training_with_a_checkpoint_is_said_to_go_on(workshop) -> None:
     workshop.images()
     study = workshop.load({"fine_tune": GRID, "probe": {"enabled": False}})
     job = next(p.job for p in plan(study).jobs if isinstance(p.job, TrainJob))
-    checkpoint = training_folder(job, study.output) / "checkpoint.safetensors"
-    checkpoint.parent.mkdir(parents=True)
+    there = training_folder(job, study.output) / checkpoint.FILE
+    there.parent.mkdir(parents=True)
     for step, why in ((1, "not finished: goes on from its checkpoint, at step 1 of 2"), ("x", "not run yet")):
         state = json.dumps({"progress": {"step": step}})
         header = json.dumps({"__metadata__": {"state": state}}).encode()
-        checkpoint.write_bytes(len(header).to_bytes(8, "little") + header)
+        there.write_bytes(len(header).to_bytes(8, "little") + header)
         assert next(p.why for p in plan(study).jobs if p.name == job.name) == why
     assert "c: weight decay, before it is divided by lr" in grids_text(plan(study))
 
