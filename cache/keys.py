@@ -25,7 +25,7 @@ def canonical_json(obj: Any, *, parsed: bool = False) -> bytes:
     obj : object
         Mappings with str keys, lists, tuples, str, int, float, bool, None.
     parsed : bool
-        Whether it comes from ``json.loads``, so that its keys are str for certain and need no look.
+        Whether its keys are str for certain, as those are that ``json.loads`` gives, and need no look.
 
     Returns
     -------

@@ -28,7 +28,6 @@ from pathlib import Path
 from pipeline.cache_folder import cache_root, open_store
 from pipeline.footprint import Footprint, footprint, too_little_disk
 from pipeline.jobs import STAGES, Stage
-from pipeline.ledger import Ledger
 from pipeline.own_rates import OwnRate, own_rates
 from pipeline.plan import Plan
 from pipeline.rates import Hardware, hardware
@@ -143,7 +142,7 @@ def estimate(
     )
     own: Mapping[Stage, OwnRate] = {}
     if on.here and work.phases:
-        own = own_rates(plan, Ledger(plan.study.output).history().finished, clock, store)
+        own = own_rates(plan, plan.history.finished, clock, store)
     phases = [p.corrected(own[p.stage].correction) if p.stage in own else p for p in work.phases]
     left = [p for p in plan.jobs if p.state != "done" and p.stage in stages and pattern.search(p.name)]
     disk = footprint(left, plan.resolved, clock.sizes, 1 if on.gpu else processes or on.cores)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.jobs import Planned, TrainJob
-from pipeline.ledger import History, Ledger
+from pipeline.ledger import History
 from pipeline.live import last_points
 from pipeline.plan import Plan
 from pipeline.text_tables import rows_text
@@ -26,13 +26,12 @@ def grid_tables(plan: Plan) -> list[dict[str, Any]]:
         and steps done.
     """
     output = plan.study.output
-    history = Ledger(output).history()
     cells: dict[str, list[dict[str, Any]]] = {}
     for planned in plan.jobs:
         job = planned.job
         if isinstance(job, TrainJob) and job.score_on == "validation":
             cell = f"{job.name.rpartition('/')[0]}, {job.recipe.steps} steps"
-            cells.setdefault(cell, []).append(_point(planned, job, history, output))
+            cells.setdefault(cell, []).append(_point(planned, job, plan.history, output))
     return [{"cell": cell, "points": points} for cell, points in cells.items()]
 
 

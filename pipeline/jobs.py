@@ -91,7 +91,7 @@ class Specified:
     @cached_property
     def spec_digest(self) -> str:
         """SHA-256 of the spec, as a record of its result has it."""
-        return sha256_of(self.spec)
+        return sha256_of(self.spec, parsed=True)
 
 
 @dataclass(frozen=True)

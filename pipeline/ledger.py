@@ -96,7 +96,7 @@ class Ledger:
         last = {record.job: record for record in every}
         finished = {record.job: record for record in every if record.status != "failed"}
         failed = {job: record for job, record in last.items() if record.status == "failed"}
-        newest = {_place(record.path): record.attempt for record in every}
+        newest = {_place(record.path): record.attempt for record in every} if unreadable else {}
         pending = {p: why for p, why in unreadable.items() if attempt_of(p) >= newest.get(_place(p), 0)}
         made_from = {
             (record.job, record.spec_digest): record for record in every if record.status != "failed"

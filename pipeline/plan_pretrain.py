@@ -10,7 +10,7 @@ from pipeline.errors import StudyError
 from pipeline.interrupted import training_state
 from pipeline.jobs import Part, Planned, TrainJob
 from pipeline.ledger import History
-from pipeline.resolve import Images, Resolved, images_digest, with_network
+from pipeline.resolve import Images, Resolved, with_network
 from pipeline.states import score_columns
 from pipeline.tables_experiments import PretrainTable, SettingTable
 from pipeline.training_recipe import train_recipe
@@ -119,7 +119,7 @@ def _job(
                 "pooling": backbone.pooling,
             },
             "metric": images.dataset.metric,
-            "images": {name: images_digest(images, name) for name in splits},
+            "images": {name: images.digests[name] for name in splits},
             "training": {k: v for k, v in asdict(recipe).items() if k not in WITHOUT_EFFECT},
             "switches": asdict(switches),
             "learning_rate": table.learning_rate,

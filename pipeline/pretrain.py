@@ -87,7 +87,7 @@ def pretrain(
         resolved = resolve(study, root=root, rehash=rehash, progress=progress)
     planned = planned_pretrainings(study, study.pretrain, resolved)
     place = Place(root, study.output)
-    whole = Plan(study, tuple(planned), resolved, (), (), ())
+    whole = Plan(study, tuple(planned), resolved, (), (), (), Ledger(study.output).history())
     check_devices(p.job for p in planned if p.job is not None and p.state != "done")
     check_writable(whole, ("scratch",), place)
     if agree is not None:

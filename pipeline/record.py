@@ -6,7 +6,6 @@ A record is JSON: the job's name and spec, how the attempt ended, the result, an
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
@@ -50,11 +49,8 @@ class Record:
     """SHA-256 of the files beside it, by suffix."""
     digest: str
     """SHA-256 of its text: another attempt under the same file name has another one."""
-
-    @functools.cached_property
-    def spec_digest(self) -> str:
-        """What the result was made from."""
-        return sha256_of(self.spec, parsed=True)
+    spec_digest: str
+    """SHA-256 of the spec: what the result was made from."""
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Load the arrays beside the record.
@@ -93,11 +89,12 @@ def attempt_of(path: Path) -> int:
 
 
 def record_text(body: Mapping[str, Any]) -> str:
-    """Spell a record: JSON for people, with the SHA-256 of itself, which is taken with zeros in its place.
+    """Spell a record: JSON for people, with the SHA-256 of its spec and of itself, taken with zeros in its place.
 
-    Checking thousands of records needs no more than reading them.
+    Checking and comparing thousands of records needs no more than reading them.
     """
-    text = json.dumps({**body, "digest": _ZEROS}, indent=1, sort_keys=True, allow_nan=False)
+    whole = {**body, "spec_digest": sha256_of(body["spec"]), "digest": _ZEROS}
+    text = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False)
     return text.replace(_line(_ZEROS), _line(_digest_of(text, _ZEROS)), 1)
 
 
@@ -147,6 +144,8 @@ def read_record(path: Path) -> Record:
             attempt=attempt_of(path),
             files=body["files"],
             digest=digest,
+            spec_digest=body.get("spec_digest")
+            or sha256_of(body["spec"], parsed=True),  # earlier ones lack it
         )
     except StudyError:
         raise
@@ -184,6 +183,6 @@ def _check_kinds(body: Mapping[str, Any]) -> None:
     for name in ("spec", "result", "columns", "provenance", "files"):
         if not isinstance(body[name], dict):
             raise TypeError(f"{name} is no table")
-    for name in ("job", "reason"):
+    for name in ("job", "reason", *(["spec_digest"] if "spec_digest" in body else [])):
         if not isinstance(body[name], str):
             raise TypeError(f"{name} is no text")

@@ -28,9 +28,9 @@ CACHED_ONLY = 'known by cached features only (source = "cached")'
 """Why there are no images of a data set that was imported; the study says so itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
-    """A data set whose images are on this machine."""
+    """A data set whose images are on this machine; equal to itself alone, so that what is made of it is kept."""
 
     dataset: Dataset
     image_sha256: Mapping[SplitName, tuple[str, ...]]
@@ -44,6 +44,21 @@ class Images:
             path: sha256
             for name, digests in self.image_sha256.items()
             for path, sha256 in zip(splits[name].paths, digests, strict=True)
+        }
+
+    @cached_property
+    def digests(self) -> dict[SplitName, str]:
+        """One digest of each split's rows: ids, image bytes, labels, groups."""
+        return {
+            name: sha256_of(
+                {
+                    "rows": list(zip(rows.ids, self.image_sha256[name], strict=True)),
+                    "labels": rows.labels.tolist(),
+                    "class_names": self.dataset.class_names,
+                    "groups": rows.groups,
+                }
+            )
+            for name, rows in self.dataset.splits.items()
         }
 
 
@@ -279,16 +294,3 @@ def without(images: Images, ids: Mapping[SplitName, set[str]]) -> Images:
         if len(kept) < len(split):
             notes.append(f"{len(split) - len(kept)} unreadable images of {name} left out of training")
     return Images(images.dataset.with_splits(splits, *notes), digests)
-
-
-def images_digest(images: Images, split: SplitName) -> str:
-    """Return one digest of a split's rows: ids, image bytes, labels, groups."""
-    rows = images.dataset.splits[split]
-    return sha256_of(
-        {
-            "rows": list(zip(rows.ids, images.image_sha256[split], strict=True)),
-            "labels": rows.labels.tolist(),
-            "class_names": images.dataset.class_names,
-            "groups": rows.groups,
-        }
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipeline.config import Study
 from pipeline.errors import StudyError
 from pipeline.jobs import TrainJob
 from pipeline.ledger import History
-from pipeline.resolve import Images, images_digest
+from pipeline.resolve import Images
 from pipeline.states import score_columns
 from pipeline.tables import TrainTable
 from pipeline.training_recipe import train_recipe
@@ -136,7 +136,7 @@ def cell_of(
             "pooling": backbone.pooling,
         },
         "metric": dataset.metric,
-        "images": {name: images_digest(images, name) for name in images.dataset.splits},
+        "images": images.digests,
         "validation": [table.validation_fraction, table.seeds[0]] if dataset is not images.dataset else None,
         "training": shown,
     }
@@ -170,8 +170,12 @@ def _weights_of(prefix: str, backbone: Backbone, history: History) -> str:
     return used.pop() if len(used) == 1 and labels <= {backbone.weights.label} else backbone.weights.label
 
 
+@lru_cache(maxsize=32)
 def with_validation(images: Images, fraction: float, *, seed: int) -> Dataset:
-    """Hold a stratified share of train out as validation; groups and identical images stay together."""
+    """Hold a stratified share of train out as validation; groups and identical images stay together.
+
+    Every backbone has the same, so it is made once.
+    """
     train = images.dataset.splits["train"]
     kept, held = hold_out(
         train.labels, fraction, seed=seed, groups=train.groups, image_sha256=images.image_sha256["train"]

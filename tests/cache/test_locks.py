@@ -171,7 +171,7 @@ def test_a_holder_that_cannot_be_asked_is_followed_when_it_does_not_renew(
     lease = lease_of()
     start = time.monotonic()
     wait_for(lease.acquire)
-    assert 0.6 <= time.monotonic() - start < 3.0
+    assert time.monotonic() - start >= 0.6
 
 
 @pytest.mark.parametrize(
@@ -236,13 +236,13 @@ def test_of_many_who_find_a_dead_holder_one_follows(tmp_path: Path, rounds: int)
 
 
 def test_nobody_is_let_in_beside_the_holder(tmp_path: Path) -> None:
-    """Six take turns as fast as they can, each with its own view of who was last."""
+    """Six take turns as fast as they can, each with its own view of who was last, until 40 were had."""
     inside, turns, wrong = [0], [0], [0]
-    stop = time.monotonic() + 1.5
+    patience = time.monotonic() + 60.0
 
     def work(_: int) -> None:
         lease = Lease(tmp_path / "cache" / "locks" / "x.lease", tmp_path / "cache")
-        while time.monotonic() < stop:
+        while turns[0] < 40 and time.monotonic() < patience:
             if lease.acquire():
                 inside[0] += 1
                 wrong[0] += inside[0] != 1
@@ -255,7 +255,7 @@ def test_nobody_is_let_in_beside_the_holder(tmp_path: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))
     assert wrong == [0]
-    assert turns[0] > 20
+    assert turns[0] >= 40
 
 
 def test_who_slept_between_looking_and_creating_steps_back(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -319,6 +320,27 @@ def test_an_edited_record_is_told_by_name(tmp_path):
     history = ledger.history()
     assert history.finished == {}
     assert "edited since it was written" in history.unreadable[record.path]
+
+
+@pytest.mark.parametrize("spelling", ["canonical", "indented"])
+def test_records_of_earlier_versions_count(tmp_path: Path, spelling: str) -> None:
+    """They have no digest of their spec; the first ones had the digest of their canonical JSON."""
+    ledger = Ledger(tmp_path)
+    record = write(ledger, spec={"b": [1, 2.5], "a": "é"})
+    body = json.loads(record.path.read_text())
+    assert body.pop("spec_digest") == sha256_of({"a": "é", "b": [1, 2.5]})
+    old = body.pop("digest")
+    if spelling == "canonical":
+        text = json.dumps({**body, "digest": sha256_of(body)})
+    else:
+        zeros = json.dumps({**body, "digest": "0" * 64}, indent=1, sort_keys=True)
+        text = zeros.replace("0" * 64, hashlib.sha256(zeros.encode()).hexdigest())
+    assert old not in text
+    record.path.write_text(text)
+    (read,) = ledger.records()
+    assert read.spec_digest == record.spec_digest
+    assert ledger.history().result_of(JOB, record.spec_digest) == read
+    assert ledger.has_finished("linear_probe", JOB, record.spec_digest)
 
 
 def test_changed_or_lost_arrays_are_refused_by_name(tmp_path):
