@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli_options import output_options, print_json
+from pipeline.garbage import uncollected
 
 if TYPE_CHECKING:
     from pipeline.config import Study
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study", type=click.Path(path_type=Path))
 @output_options
+@uncollected()
 def status(study: Path, as_json: bool, quiet: bool) -> None:
     """Show how far STUDY is: jobs done, missing, stale and waiting, and why."""
     from pipeline.beforehand import check_pins
@@ -39,6 +41,7 @@ def status(study: Path, as_json: bool, quiet: bool) -> None:
     "--hardware", metavar="NAME", help="Estimate for cpu-N, h200, h100 or a100 instead of this machine."
 )
 @output_options
+@uncollected()
 def plan(study: Path, hardware: str | None, as_json: bool, quiet: bool) -> None:
     """List every job of STUDY with its state, and what is left in time and disk; nothing is run."""
     from pipeline.beforehand import check_pins

@@ -43,21 +43,20 @@ def grids_text(plan: Plan) -> str:
 def _point(planned: Planned, job: TrainJob, history: History, output: Path) -> dict[str, Any]:
     """Say how far one grid point is."""
     record = history.result_of(job.name, job.spec_digest) if planned.state == "done" else None
-    value = record.result["value"] if record else None
-    steps = record.result["steps"] if record else _steps_done(job, output)
+    result = record.summary if record else {"value": None, "steps": _steps_done(job, output)}
     state: str = planned.state
     if record is not None:
-        state = "done" if value is not None else "diverged"
+        state = "done" if result["value"] is not None else "diverged"
     elif _has_failed(job, history, output):
         state = "failed"
-    elif steps:
+    elif result["steps"]:
         state = "running"
     return {
         "learning_rate": job.learning_rate,
         "weight_decay": job.weight_decay,
         "state": state,
-        "value": value,
-        "steps": steps,
+        "value": result["value"],
+        "steps": result["steps"],
         "of": job.recipe.steps,
     }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipeline.choices import AmbiguousEntriesError
 from pipeline.config import Study
 from pipeline.duplicates import twin_notes
 from pipeline.errors import StudyError
+from pipeline.garbage import uncollected
 from pipeline.jobs import STAGES, ExtractJob, Planned, Stage
 from pipeline.ledger import History, Ledger
 from pipeline.needed import needs_in
@@ -56,22 +56,7 @@ class Plan:
         return tuple(p for p in self.of(stage) if p.state in ("missing", "stale") and p.job is not None)
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let no garbage be looked for: planning makes hundreds of thousands of small things, and all of them stay.
-
-    With 10,000 results a third of the time went into looking through them again and again.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-@_uncollected()
+@uncollected()
 def plan(
     study: Study,
     *,

@@ -23,7 +23,11 @@ from pipeline.errors import StudyError
 SCHEMA = 1
 """Grows when the meaning of a record's fields changes."""
 
+SUMMARY = ("value", "steps")
+
 _ZEROS = "0" * 64
+_STATED = re.compile(r'\n "digest": "([0-9a-f]{64})"')
+_RESULT, _BEHIND_RESULT = '\n "result": ', ',\n "schema": '
 _NOT_THERE = "it counts as not there, until its job runs again"
 _AGAIN = "move the record beside it away to run the job again"
 
@@ -37,7 +41,8 @@ class Record:
     job: str
     status: Status
     spec: Mapping[str, Any]
-    result: Mapping[str, Any]
+    result_text: str
+    """The result as it stands in the file; see `result`."""
     columns: Mapping[str, Any]
     """The row of scores.csv that the job fills; empty where it fills none (a grid point)."""
     reason: str
@@ -51,6 +56,25 @@ class Record:
     """SHA-256 of its text: another attempt under the same file name has another one."""
     spec_digest: str
     """SHA-256 of the spec: what the result was made from."""
+    summary: Mapping[str, Any]
+    """Of the result what planning needs (`SUMMARY`), without parsing the rest."""
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """The result, parsed when it is asked for and not kept: it is most of a record, and there are thousands.
+
+        Raises
+        ------
+        StudyError
+            It is no table, though the record's digest is right.
+        """
+        try:
+            parsed = json.loads(self.result_text)
+            if isinstance(parsed, dict):
+                return parsed
+        except (ValueError, RecursionError):
+            pass
+        raise StudyError(f"{self.path}: its result is no table of JSON; {_AGAIN}")
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Load the arrays beside the record.
@@ -89,12 +113,12 @@ def attempt_of(path: Path) -> int:
 
 
 def record_text(body: Mapping[str, Any]) -> str:
-    """Spell a record: JSON for people, with the SHA-256 of its spec and of itself, taken with zeros in its place.
+    """Spell a record: JSON for people, with what makes thousands of them quick to read.
 
-    Checking and comparing thousands of records needs no more than reading them.
+    That is the SHA-256 of its spec, the result's summary, and the SHA-256 of itself, taken with zeros in its place.
     """
-    whole = {**body, "spec_digest": sha256_of(body["spec"]), "digest": _ZEROS}
-    text = json.dumps(whole, indent=1, sort_keys=True, allow_nan=False)
+    found = {"spec_digest": sha256_of(body["spec"]), "summary": _summary(body["result"])}
+    text = json.dumps({**body, **found, "digest": _ZEROS}, indent=1, sort_keys=True, allow_nan=False)
     return text.replace(_line(_ZEROS), _line(_digest_of(text, _ZEROS)), 1)
 
 
@@ -120,32 +144,31 @@ def read_record(path: Path) -> Record:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        body = json.loads(text)
+        stated = _STATED.search(text)
+        whole = stated is not None and stated[1] == _digest_of(text, stated[1])
+        body, result = _apart(text) if whole else _of_another_spelling(text)
         if body["schema"] != SCHEMA:
             raise StudyError(
                 f"{path}: a result of schema {body['schema']!r}, this version reads {SCHEMA}; "
                 "update the tool, or move the file away to run the job again"
             )
-        digest = body.pop("digest")
-        if digest != _digest_of(text, digest) and digest != sha256_of(
-            body, parsed=True
-        ):  # an earlier spelling
+        if not whole and body["digest"] != sha256_of(_without_digest(body), parsed=True):
             raise UnreadableRecordError(f"{path}: edited since it was written; {_NOT_THERE}")
         _check_kinds(body)
         return Record(
             job=body["job"],
             status=body["status"],
             spec=body["spec"],
-            result=body["result"],
+            result_text=result,
             columns=body["columns"],
             reason=body["reason"],
             provenance=body["provenance"],
             path=path,
             attempt=attempt_of(path),
             files=body["files"],
-            digest=digest,
-            spec_digest=body.get("spec_digest")
-            or sha256_of(body["spec"], parsed=True),  # earlier ones lack it
+            digest=body["digest"],
+            spec_digest=body.get("spec_digest") or sha256_of(body["spec"], parsed=True),
+            summary=body["summary"] if "summary" in body else _summary(json.loads(result)),
         )
     except StudyError:
         raise
@@ -154,6 +177,29 @@ def read_record(path: Path) -> Record:
         raise UnreadableRecordError(
             f"{path}: half written, or not a result of this tool ({what}); {_NOT_THERE}"
         ) from error
+
+
+def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a result what planning needs."""
+    return {name: result[name] for name in SUMMARY if name in result}
+
+
+def _apart(text: str) -> tuple[dict[str, Any], str]:
+    """Return a record spelled by `record_text` with an empty result, and the result's text, which is not parsed."""
+    before, _, rest = text.partition(_RESULT)
+    result, _, behind = rest.partition(_BEHIND_RESULT)
+    return json.loads(f"{before}{_RESULT}{{}}{_BEHIND_RESULT}{behind}"), result
+
+
+def _of_another_spelling(text: str) -> tuple[dict[str, Any], str]:
+    """Return a record that was edited, or is of an earlier version, and its result's text."""
+    body = json.loads(text)
+    return body, json.dumps(body["result"])
+
+
+def _without_digest(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What the digest of an earlier version's record is taken of."""
+    return {name: value for name, value in body.items() if name != "digest"}
 
 
 _read_before: dict[Path, tuple[tuple[int, ...], Record]] = {}
@@ -180,7 +226,14 @@ def _check_kinds(body: Mapping[str, Any]) -> None:
     """Refuse a record whose fields are not of the kinds that `Record` promises."""
     if body["status"] not in get_args(Status):
         raise ValueError(f"status {body['status']!r} is none of {', '.join(get_args(Status))}")
-    for name in ("spec", "result", "columns", "provenance", "files"):
+    for name in (
+        "spec",
+        "result",
+        "columns",
+        "provenance",
+        "files",
+        *(["summary"] if "summary" in body else []),
+    ):
         if not isinstance(body[name], dict):
             raise TypeError(f"{name} is no table")
     for name in ("job", "reason", *(["spec_digest"] if "spec_digest" in body else [])):

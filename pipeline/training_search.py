@@ -55,7 +55,7 @@ class Search:
         state, why = training_state(job, self._history, self._cell.output)
         record = self._history.result_of(job.name, job.spec_digest)
         if record is not None:
-            self._values[point] = record.result["value"]
+            self._values[point] = record.summary["value"]
         return Planned(job.name, STAGE_OF_REGIME[self._cell.regime], state, why, job)
 
     def choice(self) -> tuple[Selection | None, str]:

@@ -9,13 +9,10 @@ groups it gives the usual stratified split, exact to rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import scipy.sparse
 
 SAME = 1e-9
 """Difference up to which two wishes for rows are one."""
@@ -55,15 +52,39 @@ def units_of(n: int, *keys: Sequence[str] | None) -> NDArray[np.intp]:
     return np.array([numbers.setdefault(root(i), len(numbers)) for i in range(n)], dtype=np.intp)
 
 
-def _labels_of_units(labels: NDArray[np.integer], units: NDArray[np.intp]) -> scipy.sparse.csr_array:
-    """Return (units, K) how many rows of a unit have a label; sparse, for a million rows have a thousand classes."""
-    import scipy.sparse
+@dataclass(frozen=True)
+class _LabelsOfUnits:
+    """How many rows of a unit have a label: sparse, for a million rows have a thousand classes.
 
-    several = labels.ndim == 2
-    rows, present = np.nonzero(labels == 1) if several else (np.arange(len(labels)), labels)
-    shape = int(units.max()) + 1, labels.shape[1] if several else int(labels.max()) + 1
-    ones = np.ones(len(rows), dtype=np.int64)
-    return scipy.sparse.coo_array((ones, (units[rows], present)), shape=shape).tocsr()
+    Plain arrays: every command that plans needs them, and importing scipy.sparse takes it a third of a second.
+    """
+
+    labels: NDArray[np.intp]
+    """Of every pair of a unit and a label that it has, ordered by unit."""
+    rows: NDArray[np.intp]
+    """How many, of every pair."""
+    first: NDArray[np.intp]
+    """Pairs before each unit's, and their number at the end."""
+    units_by_label: tuple[NDArray[np.intp], ...]
+    """The units that have each label, ascending."""
+
+    @classmethod
+    def count(cls, labels: NDArray[np.integer], units: NDArray[np.intp]) -> _LabelsOfUnits:
+        """Count them."""
+        several = labels.ndim == 2
+        rows, present = np.nonzero(labels == 1) if several else (np.arange(len(labels)), labels)
+        classes = labels.shape[1] if several else int(labels.max()) + 1
+        pairs, counts = np.unique(units[rows] * classes + present, return_counts=True)
+        unit, label = np.divmod(pairs, classes)
+        first = np.searchsorted(unit, np.arange(int(units.max()) + 2))
+        by_label = np.argsort(label, kind="stable")
+        ends = np.searchsorted(label[by_label], np.arange(1, classes))
+        return cls(label, counts, first, tuple(np.split(unit[by_label], ends)))
+
+    def of(self, unit: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the labels of a unit, and how many of its rows have each."""
+        own = slice(self.first[unit], self.first[unit + 1])
+        return self.labels[own], self.rows[own]
 
 
 def partition(
@@ -99,11 +120,11 @@ def partition(
     [1, 1]
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    counts = _labels_of_units(labels, units)
-    by_label = counts.tocsc()
+    counts = _LabelsOfUnits.count(labels, units)
     sizes = np.bincount(units)
     share = np.asarray(proportions, dtype=np.float64)
-    waiting = np.asarray(counts.sum(axis=0), dtype=np.int64)
+    waiting = np.zeros(len(counts.units_by_label), dtype=np.int64)
+    np.add.at(waiting, counts.labels, counts.rows)
     wanted = share[:, None] * waiting[None, :]
     room = share * len(units)
     part_of_unit = np.full(len(sizes), -1, dtype=np.intp)
@@ -115,9 +136,9 @@ def partition(
         best = best[room[best] >= room[best].max() - SAME]
         part = int(best[0] if len(best) == 1 else rng.choice(best))
         part_of_unit[unit] = part
-        own = slice(counts.indptr[unit], counts.indptr[unit + 1])
-        wanted[part, counts.indices[own]] -= counts.data[own]
-        waiting[counts.indices[own]] -= counts.data[own]
+        own, rows = counts.of(unit)
+        wanted[part, own] -= rows
+        waiting[own] -= rows
         room[part] -= sizes[unit]
 
     # Rare labels first: what they need cannot be mended later. Large units first, for the same reason.
@@ -127,7 +148,7 @@ def partition(
     rank[order] = np.arange(len(order))
     while waiting.any():
         label = int(np.argmin(np.where(waiting > 0, waiting, np.iinfo(np.int64).max)))
-        there = by_label.indices[by_label.indptr[label] : by_label.indptr[label + 1]]
+        there = counts.units_by_label[label]
         there = there[part_of_unit[there] < 0]
         for unit in there[np.argsort(rank[there])]:
             place(int(unit), label)
