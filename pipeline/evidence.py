@@ -155,8 +155,9 @@ def probe_paths(rows: Rows) -> list[ProbePath]:
     for score, record in rows:
         if record is not None and score.regime == "linear_probe" and score.status == "complete":
             with readable(record):
-                selection = tuple(SelectionRow(**row) for row in record.result["selection"])
-                chosen = float(record.result["l2_lambda"])
+                result = record.result
+                selection = tuple(SelectionRow(**row) for row in result["selection"])
+                chosen = float(result["l2_lambda"])
                 found.append(ProbePath(label(score), score.dataset, selection, chosen))
     return found
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from pipeline.findings import NOTHING, Findings, strict_json
 from pipeline.jobs import ProbeJob
-from pipeline.ledger import Ledger
 from pipeline.plan import Plan
 from pipeline.read_outs import current_record, scores_of
 from stages.analysis.ranking import Ranking, rank_agreement
@@ -29,9 +28,8 @@ _TARGETS = {"fine_tune": "fine-tuning", "linear_probe": "the linear probe", "fro
 
 def read_out_records(plan: Plan) -> dict[tuple[str, str], Any]:
     """Return the current read-outs by backbone and data set."""
-    history = Ledger(plan.study.output).history()
     jobs = [p.job for p in plan.of("probe") if p.part is None and isinstance(p.job, ProbeJob)]
-    found = {(job.backbone, job.dataset): current_record(history, job) for job in jobs}
+    found = {(job.backbone, job.dataset): current_record(plan.history, job) for job in jobs}
     return {cell: record for cell, record in found.items() if record is not None}
 
 

@@ -12,11 +12,10 @@ from pipeline.errors import StudyError
 from pipeline.evidence import Rows, label, readable
 from pipeline.foreign import foreign_rows
 from pipeline.jobs import Planned, TrainJob
-from pipeline.ledger import History, Ledger, Record
+from pipeline.ledger import History, Record
 from pipeline.plan import Plan
 from pipeline.training_search import EVERY_POINT_DIVERGED
 from pipeline.work_train import AGAIN
-from stages.errors import JoinError
 from stages.records import Metric, Score
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 def score_rows(plan: Plan) -> Rows:
     """Return one row for every planned score."""
-    history = Ledger(plan.study.output).history()
+    history = plan.history
     planned = [job for job in plan.jobs if job.columns and job.part is None]
     foreign = foreign_rows(plan)
     metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
@@ -42,7 +41,8 @@ def part_rows(plan: Plan, counts: Mapping[str, Sequence[int]]) -> list[PartRow]:
     """Return one row for every planned score of the other experiments."""
     from pipeline.findings import part_row
 
-    history, found = Ledger(plan.study.output).history(), []
+    history = plan.history
+    found: list[PartRow] = []
     metrics = {name: images.dataset.metric for name, images in plan.resolved.images.items()}
     for planned in plan.jobs:
         if planned.part is not None and planned.columns:
@@ -56,7 +56,7 @@ def refuse_contradictions(plan: Plan) -> None:
     """Refuse two whole attempts at one job, made from the same, whose results differ."""
     from stages.report.checks import merged
 
-    history = Ledger(plan.study.output).history()
+    history = plan.history
     for planned in plan.jobs:
         if not planned.columns or planned.state != "done":
             continue
@@ -111,16 +111,9 @@ def _is_rival(other: Record, counted: Record) -> bool:
 
 
 def _counted(planned: Planned, history: History) -> Record:
-    """Return the result of a job that is done.
-
-    Raises
-    ------
-    JoinError
-        It has gone since.
-    """
+    """Return the result of a job that is done."""
     record = history.result_of(planned.name, planned.spec_digest)
-    if record is None:
-        raise JoinError(f"{planned.why}: was there a moment ago, and is gone or cannot be read: run again")
+    assert record is not None, "the states of a plan are told from its history"
     return record
 
 

@@ -87,16 +87,13 @@ def _passes(plan: Plan, finished: Mapping[str, Record], clock: Clock) -> Iterato
     together: dict[tuple[str, str, float], int] = {}
     for planned in plan.of("extract"):
         job, record = planned.job, finished.get(planned.name)
-        rate = record.result.get("images_per_second") if record is not None else None
-        if (
-            record is not None
-            and isinstance(job, ExtractJob)
-            and rate
-            and not record.result.get("resumed_at")
-        ):
-            key = job.dataset, str(job.split.name), float(rate)
+        if record is None or not isinstance(job, ExtractJob):
+            continue
+        result = record.result
+        if result.get("images_per_second") and not result.get("resumed_at"):
+            key = job.dataset, str(job.split.name), float(result["images_per_second"])
             passes.setdefault(key, []).append(job)
-            together[key] = record.result.get("together", 1)
+            together[key] = result.get("together", 1)
     for key, jobs in passes.items():
         if len(jobs) == together[key]:
             rows = len(jobs[0].split)
@@ -109,11 +106,12 @@ def _probes(plan: Plan, finished: Mapping[str, Record], store: Store) -> Iterato
         job, record = planned.job, finished.get(planned.name)
         if record is None or not isinstance(job, ProbeJob) or planned.state != "done" or job.rows is not None:
             continue
-        selection, shape = record.result.get("selection", ()), cached_shape(store, job)
+        result, shape = record.result, cached_shape(store, job)
+        selection = result.get("selection", ())
         if shape is not None and not any(row.get("reused") for row in selection):
             fits = job.settings["folds"] if job.settings["selection"] == "cross_validation" else 1
             settings = {"lambdas": len(selection), "fits": fits}
-            yield record.result.get("seconds", 0.0), probe_job_seconds(None, *shape, settings)
+            yield result.get("seconds", 0.0), probe_job_seconds(None, *shape, settings)
 
 
 def _trainings(plan: Plan, stage: Stage, finished: Mapping[str, Record], clock: Clock) -> Iterator[Pair]:

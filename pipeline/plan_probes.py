@@ -84,7 +84,7 @@ def _pinned_values(found: Mapping[SplitName, Located]) -> dict[SplitName, str]:
 def _from_other_values(job: ProbeJob, history: History) -> tuple[State, str] | None:
     """Find out that a result was made from other bytes than those that are pinned now."""
     record = history.result_of(job.name, job.spec_digest)
-    used = record.result.get("content_digests", {}) if record else {}
+    used = record.result.get("content_digests", {}) if record and job.content_digests else {}
     for split, digest in job.content_digests.items():
         if used.get(split) != digest:
             return "stale", f"made from other values of {split} than the pinned {digest[:12]}"
@@ -96,9 +96,10 @@ def _known_selection(job: ProbeJob, history: History) -> KnownSelection | None:
     record = history.finished[job.name]
     if _without_grid(record.spec) != _without_grid(job.spec):
         return None
-    scored = [*record.result["selection"], *record.result.get("scored_before", ())]
+    result = record.result
+    scored = [*result["selection"], *result.get("scored_before", ())]
     rows = tuple(SelectionRow(row["l2_lambda"], row["value"], row["converged"]) for row in scored)
-    return KnownSelection(rows, record.result.get("content_digests", {}))
+    return KnownSelection(rows, result.get("content_digests", {}))
 
 
 def _without_grid(spec: Mapping[str, Any]) -> dict[str, Any]:

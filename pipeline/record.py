@@ -146,15 +146,18 @@ def read_record(path: Path) -> Record:
         text = path.read_text(encoding="utf-8")
         stated = _STATED.search(text)
         whole = stated is not None and stated[1] == _digest_of(text, stated[1])
-        body, result = _apart(text) if whole else _of_another_spelling(text)
+        body, result = _apart(text) if whole else (json.loads(text), None)
         if body["schema"] != SCHEMA:
             raise StudyError(
                 f"{path}: a result of schema {body['schema']!r}, this version reads {SCHEMA}; "
                 "update the tool, or move the file away to run the job again"
             )
-        if not whole and body["digest"] != sha256_of(_without_digest(body), parsed=True):
+        rest = {name: value for name, value in body.items() if name != "digest"}
+        if not whole and body["digest"] != sha256_of(rest, parsed=True):  # the spelling of the first version
             raise UnreadableRecordError(f"{path}: edited since it was written; {_NOT_THERE}")
         _check_kinds(body)
+        if result is None:
+            result = json.dumps(body["result"])
         return Record(
             job=body["job"],
             status=body["status"],
@@ -184,22 +187,16 @@ def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in SUMMARY if name in result}
 
 
-def _apart(text: str) -> tuple[dict[str, Any], str]:
-    """Return a record spelled by `record_text` with an empty result, and the result's text, which is not parsed."""
+def _apart(text: str) -> tuple[dict[str, Any], str | None]:
+    """Return a record spelled by `record_text` with an empty result, and the result's text, which is not parsed.
+
+    None, and the record as it is, where another schema has spelled it otherwise.
+    """
     before, _, rest = text.partition(_RESULT)
     result, _, behind = rest.partition(_BEHIND_RESULT)
+    if not behind:
+        return json.loads(text), None
     return json.loads(f"{before}{_RESULT}{{}}{_BEHIND_RESULT}{behind}"), result
-
-
-def _of_another_spelling(text: str) -> tuple[dict[str, Any], str]:
-    """Return a record that was edited, or is of an earlier version, and its result's text."""
-    body = json.loads(text)
-    return body, json.dumps(body["result"])
-
-
-def _without_digest(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the digest of an earlier version's record is taken of."""
-    return {name: value for name, value in body.items() if name != "digest"}
 
 
 _read_before: dict[Path, tuple[tuple[int, ...], Record]] = {}
@@ -226,16 +223,10 @@ def _check_kinds(body: Mapping[str, Any]) -> None:
     """Refuse a record whose fields are not of the kinds that `Record` promises."""
     if body["status"] not in get_args(Status):
         raise ValueError(f"status {body['status']!r} is none of {', '.join(get_args(Status))}")
-    for name in (
-        "spec",
-        "result",
-        "columns",
-        "provenance",
-        "files",
-        *(["summary"] if "summary" in body else []),
-    ):
+    body = {"summary": {}, "spec_digest": "", **body}  # which earlier versions did not write
+    for name in ("spec", "result", "columns", "provenance", "files", "summary"):
         if not isinstance(body[name], dict):
             raise TypeError(f"{name} is no table")
-    for name in ("job", "reason", *(["spec_digest"] if "spec_digest" in body else [])):
+    for name in ("job", "reason", "spec_digest"):
         if not isinstance(body[name], str):
             raise TypeError(f"{name} is no text")
