@@ -38,11 +38,10 @@ from pipeline.workload import work_left
 from stages.costs import forward_cost
 
 AGAINST_A_RUN = (
-    "the demo study, estimated at 103 s for 2 cores, took 192 s of processor time (96 s of 2 cores); "
-    "242 s on the wall, with other work on the machine (load 4.5)"
+    "the demo study, estimated at 139 s for 2 cores, took 254 s on two cores of an Intel Xeon and 96 s of two cores of "
+    "an AMD EPYC"
 )
-"""Measured once, with `penultimate demo`. A second study (1,783 images at 160 pixels through lite0 and
-ResNet-18, probes, join) was estimated at 45 s; it took 82 s of processor time and, at load 2.8, 95 s on the wall."""
+"""Measured once each, with `penultimate demo`: the Xeon quiet and by the wall, the EPYC busy and by its processor time."""
 
 WORKERS = (1, 8, 64)
 """For how many the time is told."""

@@ -41,11 +41,13 @@ class Rates:
         return cost.gmacs * self.gmac + cost.mega_activations * self.activation + calls
 
 
-CORE_FORWARD = Rates(gmac=20.9e-3, activation=1.01e-3, layer=0.163e-3, rows=32)
-"""Batch norms folded, pieces of 4 to 32 rows. Sixteen networks of 0.008 to 15 GMACs: all within 21 %. Measured
-before convolutions were packed (`stages.vision.packing`): of small networks too much by up to a half."""
-CORE_TRAINING = Rates(gmac=57.3e-3, activation=6.33e-3, layer=0.95e-3, rows=32)
-"""Forward, backward and optimiser. Six networks at 32 to 224 pixels, batches of 8 to 32: all within 20 %."""
+CORE_FORWARD = Rates(gmac=24.3e-3, activation=1.20e-3, layer=0.161e-3, rows=8)
+"""Batch norms folded, convolutions packed; pieces have 4 to 16 rows and are reckoned with 8. Eighteen networks of 0.02
+to 15 GMACs at 64 to 299 pixels, 2 to 351 ms an image: all within 27 %."""
+CORE_TRAINING = Rates(gmac=115e-3, activation=12.7e-3, layer=1.9e-3, rows=32)
+"""Forward, backward and optimiser: twice a fit to six networks at 32 to 224 pixels in batches of 8 to 32 on an AMD
+core, where all are within 20 % of the fit. On two Intel cores the demo's trainings took 2.1 to 2.5 times the fit side
+by side, 1.4 times alone; a study at 64 pixels there up to 4 times."""
 
 DECODE_FILE = 0.09e-3
 """Opening an image file and what is the same for every image, seconds of a core."""
@@ -130,9 +132,11 @@ GPUS: Mapping[str, Gpu] = {
 }
 """Peak rates as the maker's data sheets have them, without sparsity."""
 
-MEASURED_ON = "an AMD EPYC core of 2024 (Zen 4, AVX-512, 2.6 GHz), torch 2.15"
+MEASURED_ON = (
+    "an AMD EPYC core of 2024 (Zen 4, AVX-512, 2.6 GHz), torch 2.15; training at half its speed, as on an Intel Xeon of 2023"
+)
 CPU_FACTOR = 2.0
-"""What is claimed for a CPU that has nothing else to do; it was fitted on one kind of core."""
+"""What is claimed for a CPU that has nothing else to do; it was held against two kinds of core."""
 GPU_FACTOR = 3.0
 """What is claimed for a GPU: none was measured."""
 

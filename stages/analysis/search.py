@@ -89,11 +89,17 @@ def nearest_rows(
     return Nearest(np.concatenate([p.rows for p in parts]), np.concatenate([p.closeness for p in parts]))
 
 
-def unit_rows(block: Array) -> NDArray[np.float32]:
-    """Return float32 rows of norm 1; rows of zeros stay zeros."""
+def row_norms(block: Array) -> NDArray[np.float64]:
+    """Return the rows' euclidean norms; 1 for rows of zeros."""
     values = block if block.dtype == np.float64 else block.astype(np.float32, copy=False)
     norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
-    norms = np.where(norms > 0, norms, 1).astype(values.dtype)
+    return np.where(norms > 0, norms, 1)
+
+
+def unit_rows(block: Array, norms: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
+    """Return float32 rows of norm 1; rows of zeros stay zeros. ``norms`` are the block's, where they are known."""
+    values = block if block.dtype == np.float64 else block.astype(np.float32, copy=False)
+    norms = (row_norms(block) if norms is None else norms).astype(values.dtype)
     return np.asarray(values / norms[:, None], dtype=np.float32)
 
 
