@@ -58,7 +58,7 @@ def duplicates(
     Features propose pairs, pixels confirm them where the images are on this machine. Says what the probe scores
     without the test images concerned.
     """
-    from pipeline.hidden_copies import hide_copies
+    from pipeline.hidden_copies import check_hiding, hide_copies
     from pipeline.near_duplicates import Side, find_duplicates
 
     tables, reporter = _tables(study, quiet=quiet or as_json)
@@ -68,6 +68,7 @@ def duplicates(
     outcomes: list[Any]
     if hide is not None:
         alone = dict.fromkeys(first for first, _ in sides)
+        check_hiding(tables, alone, hide, backbone=backbone)
         outcomes = [
             hide_copies(tables, a, hide, seed=seed, backbone=backbone, reporter=reporter) for a in alone
         ]

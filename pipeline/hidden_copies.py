@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +73,15 @@ def hide_copies(
     Returns
     -------
     HiddenOutcome
+
+    Raises
+    ------
+    StudyError
+        Fewer images than copies, or the images are not on this machine.
     """
     name = tables.backbones([backbone] if backbone else ())[0]
     table = tables.table(name, side.dataset, side.split)
-    places = tables.path_of(side.dataset, side.split)
-    if places is None:
-        raise StudyError(f"{side}: its images are not on this machine, so no copies of them can be made")
-    paths = [places[id_] for id_ in table.ids]
+    paths = _pictures(tables, name, side, count)
     with tempfile.TemporaryDirectory(prefix="penultimate-copies-") as folder:
         copies, files = _save(paths, count, seed, Path(folder))
         features = np.concatenate([table.features, _features(tables, name, files, reporter)])
@@ -91,6 +94,32 @@ def hide_copies(
     first = len(paths)
     found = (detection(which, copies, first) for which in (pairs, confirmed))
     return HiddenOutcome(name, str(side), seed, CANDIDATE_COSINE, SAME_PICTURE, *found)
+
+
+def check_hiding(
+    tables: CachedTables, sides: Iterable[Side], count: int, *, backbone: str | None = None
+) -> None:
+    """Make sure that copies can be made of every side, before minutes are spent on the first.
+
+    Raises
+    ------
+    StudyError
+        As `hide_copies`.
+    """
+    name = tables.backbones([backbone] if backbone else ())[0]
+    for side in sides:
+        _pictures(tables, name, side, count)
+
+
+def _pictures(tables: CachedTables, name: str, side: Side, count: int) -> list[Path]:
+    """Return where the images lie that copies are made of, in the order of the rows."""
+    ids = tables.table(name, side.dataset, side.split).ids
+    if count > len(ids):
+        raise StudyError(f"{side} has {len(ids)} images, --hide asks for copies of {count}: give at most {len(ids)}")
+    places = tables.path_of(side.dataset, side.split)
+    if places is None:
+        raise StudyError(f"{side}: its images are not on this machine, so no copies of them can be made")
+    return [places[id_] for id_ in ids]
 
 
 def _save(paths: list[Path], count: int, seed: int, folder: Path) -> tuple[list[MadeCopy], list[Path]]:

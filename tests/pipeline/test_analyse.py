@@ -75,9 +75,20 @@ def test_hidden_copies_are_looked_for_and_nothing_of_them_stays(
     assert confirmed["recall_by_change"]["flip"] == 1
     assert sorted(cache_root().rglob("*.h5")) == before
     assert not list(tmp_path.glob("penultimate-copies-*"))
-    assert penultimate("analyse", "duplicates", file, "--hide", 50).errors == [
-        "50 copies of 12 pictures: give 1 to that many"
-    ]
+
+
+def test_every_set_is_large_enough_for_the_copies_before_any_is_made(
+    workshop, penultimate, monkeypatch
+) -> None:
+    monkeypatch.setattr("pipeline.hidden_copies.hide_copies", None)
+    workshop.images()
+    workshop.images("few", train=2, test=1)
+    sets = [{"name": name, "source": f"csv:{name}/split.csv"} for name in ("colours", "few")]
+    file = workshop.study({"dataset": sets})
+    workshop.publish(workshop.load({"dataset": sets}))
+    (line,) = penultimate("analyse", "duplicates", file, "--hide", 10).errors
+    assert line.startswith("few/train has ")
+    assert "--hide asks for copies of 10: give at most " in line
 
 
 def test_without_the_images_features_alone_decide_and_it_is_said(
