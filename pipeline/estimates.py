@@ -38,10 +38,10 @@ from pipeline.workload import work_left
 from stages.costs import forward_cost
 
 AGAINST_A_RUN = (
-    "the demo study, estimated at 139 s for 2 cores, took 254 s on two cores of an Intel Xeon and 96 s of two cores of "
-    "an AMD EPYC"
+    "the demo study, estimated at 163 s for 2 cores, took 254 s on two cores of an Intel Xeon and 96 s of two cores "
+    "of an AMD EPYC"
 )
-"""Measured once each, with `penultimate demo`: the Xeon quiet and by the wall, the EPYC busy and by its processor time."""
+"""Measured once each, with `penultimate demo`: the Xeon quiet and by the wall, the EPYC busy and by processor time."""
 
 WORKERS = (1, 8, 64)
 """For how many the time is told."""

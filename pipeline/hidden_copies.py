@@ -115,7 +115,9 @@ def _pictures(tables: CachedTables, name: str, side: Side, count: int) -> list[P
     """Return where the images lie that copies are made of, in the order of the rows."""
     ids = tables.table(name, side.dataset, side.split).ids
     if count > len(ids):
-        raise StudyError(f"{side} has {len(ids)} images, --hide asks for copies of {count}: give at most {len(ids)}")
+        raise StudyError(
+            f"{side} has {len(ids)} images, --hide asks for copies of {count}: give at most {len(ids)}"
+        )
     places = tables.path_of(side.dataset, side.split)
     if places is None:
         raise StudyError(f"{side}: its images are not on this machine, so no copies of them can be made")

@@ -13,7 +13,7 @@ from pipeline.findings import NOTHING, Findings, strict_json
 from pipeline.jobs import ProbeJob
 from pipeline.plan import Plan
 from pipeline.read_outs import current_record, scores_of
-from stages.analysis.ranking import Ranking, rank_agreement
+from stages.analysis.ranking import Ranking, rank_agreement, score_title
 from stages.sheets import csv_bytes
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ Scores = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 """Data set, score, backbone to value."""
 PROBE = "linear_probe"
 TOP1 = "imagenet_top1"
-_TARGETS = {"fine_tune": "fine-tuning", "linear_probe": "the linear probe", "from_scratch": "from scratch"}
+_TARGETS = {
+    "fine_tune": "fine-tuning",
+    "linear_probe": "the linear probe",
+    "from_scratch": "training from scratch",
+}
 
 
 def read_out_records(plan: Plan) -> dict[tuple[str, str], Any]:
@@ -88,7 +92,7 @@ def _sentences(rankings: Sequence[Ranking]) -> list[str]:
             if ranking.target == target and ranking.regret is not None:
                 own[ranking.score].append(ranking)
         means = sorted((float(np.mean([r.regret for r in found])), name) for name, found in own.items())
-        told = [f"{name} {mean:.3f}{_tau(own[name])}" for mean, name in means]
+        told = [f"{score_title(name)} {mean:.3f}{_tau(own[name])}" for mean, name in means]
         if told:
             lines.append(f"choosing a backbone for {words}, mean regret in log odds: {', '.join(told)}")
     return lines

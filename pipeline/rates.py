@@ -42,8 +42,8 @@ class Rates:
 
 
 CORE_FORWARD = Rates(gmac=24.3e-3, activation=1.20e-3, layer=0.161e-3, rows=8)
-"""Batch norms folded, convolutions packed; pieces have 4 to 16 rows and are reckoned with 8. Eighteen networks of 0.02
-to 15 GMACs at 64 to 299 pixels, 2 to 351 ms an image: all within 27 %."""
+"""Batch norms folded, convolutions packed; pieces have 4 to 16 rows and are reckoned with 8. Seventeen networks of
+0.02 to 15 GMACs at 64 to 299 pixels, 2 to 351 ms an image: all within 27 %."""
 CORE_TRAINING = Rates(gmac=115e-3, activation=12.7e-3, layer=1.9e-3, rows=32)
 """Forward, backward and optimiser: twice a fit to six networks at 32 to 224 pixels in batches of 8 to 32 on an AMD
 core, where all are within 20 % of the fit. On two Intel cores the demo's trainings took 2.1 to 2.5 times the fit side
@@ -133,7 +133,8 @@ GPUS: Mapping[str, Gpu] = {
 """Peak rates as the maker's data sheets have them, without sparsity."""
 
 MEASURED_ON = (
-    "an AMD EPYC core of 2024 (Zen 4, AVX-512, 2.6 GHz), torch 2.15; training at half its speed, as on an Intel Xeon of 2023"
+    "an AMD EPYC core of 2024 (Zen 4, AVX-512, 2.6 GHz), torch 2.15; training at half its speed, as on an Intel Xeon "
+    "of 2023"
 )
 CPU_FACTOR = 2.0
 """What is claimed for a CPU that has nothing else to do; it was held against two kinds of core."""

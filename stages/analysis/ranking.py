@@ -14,6 +14,26 @@ FEWEST_BACKBONES = 4
 """For a rank correlation (protocol, "Other experiments")."""
 
 
+_TITLES = {
+    "logme": "LogME",
+    "leep": "LEEP",
+    "h_score": "H-score",
+    "shrinkage_h_score": "shrinkage H-score",
+    "imagenet_top1": "ImageNet top-1",
+}
+
+
+def score_title(name: str) -> str:
+    """Return what a score that backbones are chosen by is called in text.
+
+    Examples
+    --------
+    >>> score_title("logme"), score_title("nearest_class_mean")
+    ('LogME', 'nearest class mean')
+    """
+    return _TITLES.get(name, name.replace("_", " "))
+
+
 @dataclass(frozen=True)
 class Ranking:
     """One score against the log odds that the backbones reached, on one data set."""

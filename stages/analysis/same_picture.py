@@ -1,6 +1,6 @@
 """Whether two images show the same picture: cropped, rescaled, compressed again or mirrored.
 
-Grey thumbnails are correlated as they are, and with the one slid over the other at several sizes; the best
+Grey thumbnails are compared as they are, and with the one slid over the other at several sizes; the best
 place is then refined at a higher resolution, which is what tells a crop from another picture of its kind.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.analysis.duplicates import Pairs
-from stages.analysis.thumbnails import FLAT, Grey, Thumbnail, correlation, cut, thumbnail
+from stages.analysis.thumbnails import FLAT, Grey, Thumbnail, agreement, cut, thumbnail
 from stages.errors import InputError, MissingExtraError
 from stages.records import Progress
 
@@ -35,7 +35,7 @@ STEPS = (1 / 48, 1 / 96, 1 / 192, 1 / 384)
 def picture_similarity(first: Thumbnail, second: Thumbnail) -> float:
     """Return how much two images look like one picture.
 
-    The highest correlation of grey values over: both squeezed to one square (rescaled, whatever the shape),
+    The highest concordance of grey values (`agreement`) over: both squeezed to one square (rescaled, whatever the shape),
     and each found in the other as a window of 0.6 to 1 of its side (cropped); all of it mirrored too.
 
     Parameters
@@ -58,12 +58,11 @@ def picture_similarity(first: Thumbnail, second: Thumbnail) -> float:
     """
     best = 0.0
     for other in (second, second.mirrored()):
-        best = max(best, correlation(first.square, other.square))
+        best = max(best, agreement(first.square, other.square))
         for large, small in ((first, other), (other, first)):
             value, window = _coarse(large.coarse, small.coarse)
             if value >= WORTH_REFINING:
-                value = max(value, _refined(large.fine, small.fine, window))
-            best = max(best, value)
+                best = max(best, _refined(large.fine, small.fine, window))
     return best
 
 
@@ -166,7 +165,7 @@ def _best_place(large: Grey, small: Grey) -> tuple[float, int, int]:
 
 
 def _refined(large: Grey, small: Grey, window: Window) -> float:
-    """Return the correlation at the best window near a first guess: its edges are moved while that helps."""
+    """Return the agreement at the best window near a first guess: its edges are moved while that helps."""
     template = cut(small, (0, 0, *small.shape), REFINED_SIDE, REFINED_SIDE)
     h, w = large.shape
 
@@ -176,7 +175,7 @@ def _refined(large: Grey, small: Grey, window: Window) -> float:
         if not inside or min(tall, wide) < SCALES[-1] / 2:
             return -1.0
         part = cut(large, (top * h, left * w, tall * h, wide * w), REFINED_SIDE, REFINED_SIDE)
-        return correlation(part, template)
+        return agreement(part, template)
 
     best, value = window, value_at(window)
     for step in STEPS:

