@@ -41,7 +41,7 @@ AGAINST_A_RUN = (
     "the demo study, estimated at 163 s for 2 cores, took 254 s on two cores of an Intel Xeon and 96 s of two cores "
     "of an AMD EPYC"
 )
-"""Measured once each, with `penultimate demo`: the Xeon quiet and by the wall, the EPYC busy and by processor time."""
+"""Measured once each, with `penultimate demo`: the Xeon quiet, by the wall; the EPYC busy, by processor time."""
 
 WORKERS = (1, 8, 64)
 """For how many the time is told."""

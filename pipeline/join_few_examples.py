@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ def few_examples_findings(rows: Sequence[PartRow], table: FewExamplesTable, *, d
         "cells": [_cell_json(cell, curves, crossings[cell]) for cell, curves in cells.items()],
     }
     lines = [line for cell in cells for line in _sentences(cell, crossings[cell], list(cells))]
+    lines += [line for cell, curves in cells.items() for line in _alike(title_of(*cell, list(cells)), curves)]
     files = {
         "few_examples.csv": table_csv(rows, ("per_class", "repeat")),
         "few_examples.json": strict_json(content),
@@ -143,6 +144,18 @@ def _sentences(
         f"{where}: {_NAMES[later]} {_said(found, _NAMES[earlier])}"
         for (later, earlier), found in crossings.items()
     ]
+
+
+def _alike(where: str, curves: Curves) -> Iterator[str]:
+    """Say where the probe scores the same on every subset, which then has no spread to be shown."""
+    numbers, curve = curves.get("linear_probe", ((), np.empty((0, 0))))
+    if len(curve) > 1:
+        same = [str(n) for n, odds in zip(numbers, curve.T, strict=True) if np.ptp(odds) == 0]
+        if same:
+            yield (
+                f"{where}: at {', '.join(same)} examples a class the probe scores the same on every subset, as where "
+                "they hold all training images: no error bar there says how much the draw matters"
+            )
 
 
 def _said(found: Crossing, other: str) -> str:

@@ -106,10 +106,10 @@ def near_duplicates(
     tables' length, and 8 bytes a row of the second.
 
     The thresholds, measured on 1,515 photographs of Caltech-101 (15 a class) with EfficientNet-lite0 features
-    and 200 copies by `made_copies`, seed 0, hidden among them: at cosine 0.7 199 of 200 are among the 1,635
-    pairs found, which is what pixels are then asked about (all 200 at seed 1, on which the threshold was
-    chosen). Features alone at 0.9 find 173 of 200, and 30 of the 226 pairs found are no copies of anything. Of
-    all pairs of different photographs one in 980 reaches 0.7. Other backbones have other cosines.
+    and 200 copies by `made_copies`, seed 0, hidden among them: at cosine 0.7 199 of 200 are among the 1,631
+    pairs found, which is what pixels are then asked about (199 at seed 1 too). Features alone at 0.9 find 170 of
+    200, and 29 of the 221 pairs found are no copies of anything. Of all pairs of different photographs one in 980
+    reaches 0.7. Other backbones have other cosines.
 
     Examples
     --------

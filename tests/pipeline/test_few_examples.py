@@ -159,6 +159,23 @@ def test_crossings_are_those_of_the_curves(workshop, few: Study) -> None:
         "colours: fine-tuning overtakes the linear probe at 2.52 examples a class"
     )
     assert cell["curves"]["fine_tune"]["standard_error"][0] == pytest.approx(0.01 / 3**0.5)
+    assert not [line for line in found.lines if "the same on every subset" in line]
+
+
+def test_subsets_that_all_score_the_same_are_told_of(few: Study) -> None:
+    """As subsets do that are the whole training set: their bars of no length would say that the draw is no matter."""
+    from pipeline.findings import PartRow
+    from pipeline.jobs import Part
+    from tests.pipeline.made_scores import made_score
+
+    rows = [
+        PartRow(Part("few_examples", per_class=n, repeat=r), made_score("linear_probe"), None, odds)
+        for n, curve in {2: (0.0, 0.1), 4: (0.4, 0.4)}.items()
+        for r, odds in enumerate(curve)
+    ]
+    assert few.few_examples is not None
+    (line,) = few_examples_findings(rows, few.few_examples, draw=False).lines
+    assert line.startswith("colours: at 4 examples a class the probe scores the same on every subset")
 
 
 def test_a_record_says_how_many_rows_were_used(few: Study) -> None:
