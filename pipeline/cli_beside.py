@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from pipeline.cli_options import output_options, print_json
-from pipeline.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED
-
-
-@contextlib.contextmanager
-def _keeping_nothing(what: str) -> Iterator[None]:
-    """Say of an interruption what is left of the work: other commands keep what is finished, these do not."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"interrupted: {what}", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+from pipeline.cli_options import keeping_nothing, output_options, print_json
+from pipeline.errors import EXIT_SOME_FAILED
 
 
 @click.command()
@@ -43,7 +31,7 @@ def predict(
     from pipeline.progress import Reporter
 
     reporter = Reporter(quiet=quiet or as_json)
-    with _keeping_nothing("no image was classified"):
+    with keeping_nothing("no image was classified"):
         predictions = classify(probe, images, weights=weights, top=top, reporter=reporter)
     if as_json:
         print_json(predictions)
@@ -106,7 +94,7 @@ def bench(
 
     reporter = Reporter(quiet=quiet or as_json)
     reporter.say(f"measuring {stage}: minutes")
-    with _keeping_nothing("a bench keeps nothing but what it has told so far"):
+    with keeping_nothing("a bench keeps nothing but what it has told so far"):
         rows = measure(stage, images=images, thorough=thorough, growth=growth, large=large, tell=reporter.say)
     if as_json:
         print_json(rows)

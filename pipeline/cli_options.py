@@ -1,15 +1,17 @@
-"""Options that many commands share, and how they print JSON."""
+"""Options that many commands share, how they print JSON, and what they say when they are interrupted."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
 
-from pipeline.errors import StudyError
+from pipeline.errors import EXIT_INTERRUPTED, StudyError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,3 +85,13 @@ def memory_option(command: F) -> F:
 def print_json(value: Any) -> None:
     """Print one JSON value, strict."""
     click.echo(json.dumps(value, indent=1, allow_nan=False, default=str))
+
+
+@contextlib.contextmanager
+def keeping_nothing(what: str) -> Iterator[None]:
+    """Say of an interruption what is left of the work: other commands keep what is finished, these do not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"interrupted: {what}", err=True)
+        sys.exit(EXIT_INTERRUPTED)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.cached_tables import CachedTables
 from pipeline.errors import StudyError
+from pipeline.executors import worker_count
 from pipeline.near_duplicates import Side
 from pipeline.progress import SILENT, Reporter
 from stages.analysis.duplicates import CANDIDATE_COSINE, near_duplicates
@@ -37,8 +38,9 @@ class HiddenOutcome:
     def line(self) -> str:
         """The finding in a sentence."""
         by_change = ", ".join(f"{k} {100 * v:.0f} %" for k, v in self.confirmed.recall_by_change.items())
+        copies = f"{self.confirmed.made} {'copy' if self.confirmed.made == 1 else 'copies'}"
         return (
-            f"{self.side}: {self.confirmed.made} copies hidden (seed {self.seed}), {self.candidates.found} among the "
+            f"{self.side}: {copies} hidden (seed {self.seed}), {self.candidates.found} among the "
             f"{self.candidates.found + self.candidates.others} pairs at cosine {self.cosine:g}, "
             f"{self.confirmed.found} confirmed at {self.similarity:g}: recall {100 * self.confirmed.recall:.1f} % "
             f"({by_change}), precision at least {100 * self.confirmed.precision:.1f} %: "
@@ -53,6 +55,7 @@ def hide_copies(
     *,
     seed: int = 0,
     backbone: str | None = None,
+    cosine: float | None = None,
     reporter: Reporter = SILENT,
 ) -> HiddenOutcome:
     """Make copies of images of a split, hide them among it, and search.
@@ -68,6 +71,8 @@ def hide_copies(
         Of which images and by how much.
     backbone : str, optional
         Default the study's first; its network runs over the copies.
+    cosine : float, optional
+        Threshold on the features; default 0.7.
     reporter : Reporter
 
     Returns
@@ -82,18 +87,21 @@ def hide_copies(
     name = tables.backbones([backbone] if backbone else ())[0]
     table = tables.table(name, side.dataset, side.split)
     paths = _pictures(tables, name, side, count)
+    threshold = CANDIDATE_COSINE if cosine is None else cosine
     with tempfile.TemporaryDirectory(prefix="penultimate-copies-") as folder:
         copies, files = _save(paths, count, seed, Path(folder))
         features = np.concatenate([table.features, _features(tables, name, files, reporter)])
         every = [*paths, *files]
         with reporter.bar("comparing features", "blocks") as progress:
-            pairs = near_duplicates(features, threshold=CANDIDATE_COSINE, progress=progress)
+            pairs = near_duplicates(features, threshold=threshold, progress=progress)
         with reporter.bar("comparing pictures", "pairs") as progress:
-            similar = same_pictures(pairs, lambda row: every[row], progress=progress)
+            similar = same_pictures(
+                pairs, lambda row: every[row], workers=worker_count(None), progress=progress
+            )
     confirmed = pairs.take(similar >= SAME_PICTURE)
     first = len(paths)
     found = (detection(which, copies, first) for which in (pairs, confirmed))
-    return HiddenOutcome(name, str(side), seed, CANDIDATE_COSINE, SAME_PICTURE, *found)
+    return HiddenOutcome(name, str(side), seed, threshold, SAME_PICTURE, *found)
 
 
 def check_hiding(

@@ -87,15 +87,37 @@ def _sentences(rankings: Sequence[Ranking]) -> list[str]:
     """Say of each score what following it would have cost, the best first."""
     lines = []
     for target, words in _TARGETS.items():
-        own: dict[str, list[Ranking]] = defaultdict(list)
-        for ranking in rankings:
-            if ranking.target == target and ranking.regret is not None:
-                own[ranking.score].append(ranking)
-        means = sorted((float(np.mean([r.regret for r in found])), name) for name, found in own.items())
-        told = [f"{score_title(name)} {mean:.3f}{_tau(own[name])}" for mean, name in means]
+        own = _comparable(rankings, target)
+        every = len({ranking.dataset for found in own.values() for ranking in found})
+        # Means over other data sets are no rivals of those over all, whatever their size.
+        means = sorted(
+            (len(found) < every, float(np.mean([r.regret for r in found])), name)
+            for name, found in own.items()
+        )
+        told = [
+            f"{score_title(name)} {mean:.3f}{_tau(own[name])}"
+            + (f" (on {len(own[name])} of {every} data sets alone)" if fewer else "")
+            for fewer, mean, name in means
+        ]
         if told:
             lines.append(f"choosing a backbone for {words}, mean regret in log odds: {', '.join(told)}")
     return lines
+
+
+def _comparable(rankings: Sequence[Ranking], target: str) -> dict[str, list[Ranking]]:
+    """Return of each score the rankings of all the backbones that any score ranks on that data set.
+
+    Among fewer backbones there is less to lose.
+    """
+    found = [ranking for ranking in rankings if ranking.target == target and ranking.regret is not None]
+    most: dict[str, int] = defaultdict(int)
+    for ranking in found:
+        most[ranking.dataset] = max(most[ranking.dataset], len(ranking.backbones))
+    own: dict[str, list[Ranking]] = defaultdict(list)
+    for ranking in found:
+        if len(ranking.backbones) == most[ranking.dataset]:
+            own[ranking.score].append(ranking)
+    return own
 
 
 def _tau(rankings: Sequence[Ranking]) -> str:
@@ -132,12 +154,12 @@ def _figures(rankings: Sequence[Ranking], lines: Sequence[str]) -> tuple[Any, ..
 
     panels = []
     for target, words in _TARGETS.items():
-        points: dict[str, list[float]] = defaultdict(list)
-        for ranking in rankings:
-            if ranking.target == target and ranking.regret is not None:
-                points[ranking.score].append(ranking.regret)
+        points = {
+            name: tuple(ranking.regret for ranking in found if ranking.regret is not None)
+            for name, found in _comparable(rankings, target).items()
+        }
         if points:
-            panels.append(Regrets(f"chosen for {words}", {name: tuple(v) for name, v in points.items()}))
+            panels.append(Regrets(f"chosen for {words}", points))
     caption = (
         "What it would have cost to take the backbone that a cheap score likes best: log odds of the best backbone "
         "minus those of the chosen one, a point for each data set, the bar their mean; 0 is the best choice. The "

@@ -16,16 +16,33 @@ if TYPE_CHECKING:
 FOLDER = "analysis"
 
 
-def keep(output: Path, files: Mapping[str, bytes], figure: ExtraFigure | None = None) -> tuple[Path, ...]:
+def file_stem(name: str) -> str:
+    """Return a name as part of a file's name, another one for every name.
+
+    Examples
+    --------
+    >>> file_stem("pets"), file_stem("my pets")
+    ('pets', 'my-pets-8d0df190')
+    """
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def keep(
+    output: Path, stem: str, files: Mapping[str, bytes], figure: ExtraFigure | None = None
+) -> tuple[Path, ...]:
     """Write an analysis into ``OUTPUT/analysis``; its figure is in the report from the next join on.
 
     Parameters
     ----------
     output : Path
         The study's.
+    stem : str
+        Of the names of all its files.
     files : mapping of str to bytes
-        By name.
+        By extension.
     figure : ExtraFigure, optional
+        Without one, the figure of an earlier run of the same analysis goes.
 
     Returns
     -------
@@ -34,11 +51,14 @@ def keep(output: Path, files: Mapping[str, bytes], figure: ExtraFigure | None = 
     """
     folder = output / FOLDER
     make_folder(folder)
-    contents = dict(files)
-    if figure is not None:
-        words = {"title": figure.title, "caption": figure.caption}
-        contents |= {f"{figure.stem}.pdf": figure.pdf, f"{figure.stem}.png": figure.png}
-        contents[f"{figure.stem}.figure.json"] = json.dumps(words, indent=1).encode()
+    contents = {f"{stem}.{kind}": content for kind, content in files.items()}
+    drawn = [f"{stem}.{kind}" for kind in ("figure.json", "pdf", "png")]
+    if figure is None:
+        for name in drawn:
+            (folder / name).unlink(missing_ok=True)
+    else:
+        words = json.dumps({"title": figure.title, "caption": figure.caption}, indent=1).encode()
+        contents |= dict(zip(drawn, (words, figure.pdf, figure.png), strict=True))
     for name, content in contents.items():
         write_file(folder / name, content)
     return tuple(folder / name for name in contents if not name.endswith(".figure.json"))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.cached_tables import CachedTables
 from pipeline.errors import StudyError
+from pipeline.executors import worker_count
 from pipeline.findings import strict_json
-from pipeline.kept_figures import keep
+from pipeline.kept_figures import file_stem, keep
 from pipeline.ledger import Ledger
 from pipeline.progress import SILENT, Reporter
 from stages.analysis.duplicates import ALONE_COSINE, CANDIDATE_COSINE, Pairs, near_duplicates, rows_without
@@ -73,10 +75,12 @@ class DuplicatesOutcome:
     """Pairs whose pixels were compared; 0 where the images are not here."""
     similarity: float | None
     """The threshold on the pixels; None where features alone decide."""
+    why_alone: str
+    """Why they do; empty where pixels were compared."""
     duplicates: int
     """Pairs taken for duplicates."""
     images: tuple[int, int]
-    """Different images of both sides in such pairs."""
+    """Different images of either side in such pairs; inside one split twice the same number."""
     probe: WithoutDuplicates | None
     """None where no probe was scored on these test images."""
     files: tuple[Path, ...]
@@ -87,12 +91,16 @@ class DuplicatesOutcome:
         how = (
             f"cosine {self.cosine:g} and pixels {self.similarity:g}"
             if self.similarity is not None
-            else f"cosine {self.cosine:g} alone, for the images are not here"
+            else f"cosine {self.cosine:g} alone, for {self.why_alone}"
         )
-        where = f"inside {self.first}" if self.first == self.second else f"{self.first} and {self.second}"
+        inside = self.first == self.second
+        where = f"inside {self.first}" if inside else f"{self.first} and {self.second}"
+        images = f"{self.images[0]} of {self.rows[0]}"
+        if not inside:
+            images += f" and {self.images[1]} of {self.rows[1]}"
         text = (
-            f"{where}: {self.duplicates} near-duplicate pairs ({self.images[0]} of {self.rows[0]} and "
-            f"{self.images[1]} of {self.rows[1]} images) by {how}, of {self.candidates} candidates"
+            f"{where}: {self.duplicates} near-duplicate pairs ({images} images) by {how}, of {self.candidates} "
+            "candidates"
         )
         if self.similarity is not None and self.looked_at < self.candidates:
             text += f", the nearest {self.looked_at} looked at"
@@ -151,8 +159,11 @@ def find_duplicates(
         seen = pairs.take(np.arange(len(pairs)) < MOST_LOOKED_AT)
         path_of = [_paths(p or {}, t.ids) for p, t in zip(places, (one, other), strict=True)]
         with reporter.bar("comparing pictures", "pairs") as progress:
-            similar = same_pictures(seen, *path_of, progress=progress)
+            similar = same_pictures(seen, *path_of, workers=worker_count(None), progress=progress)
         chosen = seen.take(similar >= SAME_PICTURE)
+    sides = [set(chosen.first.tolist()), set(chosen.second.tolist())]
+    if inside:
+        sides = [sides[0] | sides[1]] * 2
     outcome = DuplicatesOutcome(
         backbone=name,
         first=str(first),
@@ -162,18 +173,19 @@ def find_duplicates(
         candidates=pairs.found,
         looked_at=len(seen) if looks else 0,
         similarity=SAME_PICTURE if looks else None,
+        why_alone="" if looks else "the images are not here" if pixels else "pixels were not to be compared",
         duplicates=chosen.found if not looks else len(chosen),
-        images=(len(set(chosen.first.tolist())), len(set(chosen.second.tolist()))),
-        probe=None if inside else _without(tables, name, second, chosen, other.ids),
+        images=(len(sides[0]), len(sides[1])),
+        probe=_probe(tables, name, (first, second), chosen, (one.ids, other.ids)),
         files=(),
     )
-    stem = f"duplicates_{_safe(str(first))}_{_safe(str(second))}"
+    stem = f"duplicates_{_stem(first)}_{_stem(second)}"
     files = {
-        f"{stem}.csv": _csv(seen, similar, one.ids, other.ids),
-        f"{stem}.json": strict_json({**vars(outcome), "files": None}),
+        "csv": _csv(seen, similar, one.ids, other.ids),
+        "json": strict_json({**vars(outcome), "files": None}),
     }
     figure = _sheet(stem, outcome, chosen, path_of) if looks and len(chosen) else None
-    return DuplicatesOutcome(**{**vars(outcome), "files": keep(tables.study.output, files, figure)})
+    return DuplicatesOutcome(**{**vars(outcome), "files": keep(tables.study.output, stem, files, figure)})
 
 
 def _paths(places: Any, ids: tuple[str, ...]) -> Callable[[int], Path]:
@@ -181,18 +193,32 @@ def _paths(places: Any, ids: tuple[str, ...]) -> Callable[[int], Path]:
     return lambda row: places.get(ids[row], Path(ids[row]))
 
 
+def _probe(
+    tables: CachedTables,
+    backbone: str,
+    sides: tuple[Side, Side],
+    pairs: Pairs,
+    ids: Sequence[tuple[str, ...]],
+) -> WithoutDuplicates | None:
+    """Score the probe of the side that is a test split, the second where both are; None inside one split."""
+    if sides[0] == sides[1] or "test" not in (sides[0].split, sides[1].split):
+        return None
+    which = 1 if sides[1].split == "test" else 0
+    return _without(tables, backbone, sides[which], (pairs.first, pairs.second)[which], ids[which])
+
+
 def _without(
-    tables: CachedTables, backbone: str, side: Side, pairs: Pairs, ids: tuple[str, ...]
+    tables: CachedTables, backbone: str, side: Side, twins: NDArray[np.intp], ids: tuple[str, ...]
 ) -> WithoutDuplicates | None:
     """Score the probe's predictions on the test images without a twin; None where they are of other images."""
     job = tables.jobs[backbone, side.dataset]
     record = Ledger(tables.study.output).history().result_of(job.name, job.spec_digest)
-    if side.split != "test" or record is None:
+    if record is None:
         return None
     arrays = record.arrays()
     scores = arrays.get("test_logits", arrays["test_scores"])
     labels, metric = arrays["labels"], record.columns["metric"]
-    kept = rows_without(len(labels), pairs.second)
+    kept = rows_without(len(labels), twins)
     if tuple(arrays["ids"].tolist()) != ids or not len(kept):
         return None
     return WithoutDuplicates(
@@ -227,6 +253,6 @@ def _sheet(stem: str, outcome: DuplicatesOutcome, pairs: Pairs, path_of: list[Ca
     return pairs_figure(stem, title, caption, shown)
 
 
-def _safe(name: str) -> str:
-    """Return a name as part of a file's name."""
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+def _stem(side: Side) -> str:
+    """Return a side as part of a file's name."""
+    return f"{file_stem(side.dataset)}-{side.split}"

@@ -15,6 +15,7 @@ from pipeline.provenance import provenance
 from pipeline.source_classes import SourceClasses
 from stages.analysis.readouts import read_out, together
 from stages.analysis.transfer_scores import transferability
+from stages.errors import InputError
 from stages.records import Metric
 
 RECIPE = 1
@@ -28,7 +29,7 @@ def compute_read_outs(
     backbones: Sequence[str] = (),
     datasets: Sequence[str] = (),
     reporter: Reporter = SILENT,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Compute what is missing or stale, and return all.
 
     Parameters
@@ -40,25 +41,32 @@ def compute_read_outs(
 
     Returns
     -------
-    list of dict
+    rows : list of dict
         One row for each backbone and data set: the read-outs' scores on test (fractions), then the
         transferability scores of the training rows; None where one is not defined.
+    problems : list of str
+        One line for each cell that has none, because nothing can be fitted to its features.
     """
     cells = [(b, d) for d in tables.datasets(datasets) for b in tables.backbones(backbones)]
     for backbone, dataset in cells:
         tables.entries(backbone, dataset)  # what is not cached is told before anything is computed
-    ledger, rows = Ledger(tables.study.output), []
+    ledger = Ledger(tables.study.output)
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
     sources = SourceClasses({backbone.label: backbone for backbone in tables.plan.resolved.backbones})
     history = ledger.history()
     with reporter.bar("read-outs", "cells") as progress:
         for done, (backbone, dataset) in enumerate(cells, start=1):
             job = tables.jobs[backbone, dataset]
             record = current_record(history, job)
-            if record is None or _wants_source_classes(record, sources, job):
-                record = _compute(tables, ledger, job, sources)
-            rows.append({"backbone": backbone, "dataset": dataset, **scores_of(record)})
+            try:
+                if record is None or _wants_source_classes(record, sources, job):
+                    record = _compute(tables, ledger, job, sources)
+                rows.append({"backbone": backbone, "dataset": dataset, **scores_of(record)})
+            except InputError as error:
+                problems.append(f"{backbone} on {dataset}: {error}")
             progress(done, len(cells), f"{backbone} on {dataset}")
-    return rows
+    return rows, problems
 
 
 def current_record(history: History, job: ProbeJob) -> Record | None:

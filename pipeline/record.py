@@ -28,7 +28,7 @@ SUMMARY = ("value", "steps")
 _ZEROS = "0" * 64
 _STATED = re.compile(r'\n "digest": "([0-9a-f]{64})"')
 _RESULT, _BEHIND_RESULT = '\n "result": ', ',\n "schema": '
-_NOT_THERE = "it counts as not there, until its job runs again"
+_NOT_THERE = "it counts as not there, until its job (or `penultimate analyse read-outs`) runs again"
 _AGAIN = "move the record beside it away to run the job again"
 
 Status = Literal["complete", "diverged", "failed"]

@@ -50,11 +50,15 @@ def small_sets(table: FewExamplesTable, images: Images) -> list[SmallSet]:
         Several labels an image, or more examples asked for than the smallest class has.
     """
     dataset = images.dataset
+    aside = ""
     try:
         if dataset.multi_label:
             raise InputError("an image has several labels here: a number of examples a class means nothing")
         if "validation" not in dataset.splits:
             images = _with_held_out(images, table)
+            aside = (
+                f" (few_examples.validation_fraction = {table.validation_fraction:g} of train is set aside)"
+            )
         train, held = (images.dataset.splits[name] for name in ("train", "validation"))
         numbers = table.per_class or doublings(train.labels, dataset.class_names, table.largest)
         subsets = draw_subsets(
@@ -68,13 +72,19 @@ def small_sets(table: FewExamplesTable, images: Images) -> list[SmallSet]:
             rule=table.validation,
         )
     except InputError as error:
-        raise StudyError(f"few_examples: {dataset.name}: {error}") from error
+        raise StudyError(f"few_examples: {dataset.name}: {error}{aside}") from error
     return [SmallSet(s.per_class, s.repeat, _smaller(images, s)) for s in subsets]
 
 
 def _with_held_out(images: Images, table: FewExamplesTable) -> Images:
     """Turn a share of train into the validation split that the data set lacks."""
-    dataset = with_validation(images, table.validation_fraction, seed=table.seed)
+    try:
+        dataset = with_validation(images, table.validation_fraction, seed=table.seed)
+    except StudyError as error:
+        raise InputError(
+            "no class has a training image to spare as validation: add images, or name the data sets that have "
+            "enough as few_examples.datasets"
+        ) from error
     return _hashed(dataset, images)
 
 

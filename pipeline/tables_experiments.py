@@ -11,6 +11,8 @@ from pipeline.tables import ONE_LINE, Fraction, FromZero, Positive, Table
 
 def _one_or_many(value: object) -> object:
     """Let a single number stand for a list of one."""
+    if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(v, bool) for v in value)):
+        raise ValueError("true and false are no numbers")
     return [value] if isinstance(value, int) else value
 
 
@@ -37,6 +39,7 @@ class FewExamplesTable(Table):
 
     @model_validator(mode="after")
     def _sensible(self) -> FewExamplesTable:
+        _refuse_twice("datasets", self.datasets)
         _refuse_twice("per_class", self.per_class)
         if self.per_class is not None and self.largest is not None and max(self.per_class) > self.largest:
             raise ValueError(f"per_class goes up to {max(self.per_class)}, beyond largest = {self.largest}")
@@ -120,6 +123,7 @@ class ConvergenceTable(Table):
 
     @model_validator(mode="after")
     def _sensible(self) -> ConvergenceTable:
+        _refuse_twice("datasets", self.datasets)
         for name in ("fine_tune_steps", "from_scratch_steps"):
             steps = getattr(self, name)
             _refuse_twice(name, steps)

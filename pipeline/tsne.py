@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cached_tables import CachedTables
-from pipeline.kept_figures import keep
+from pipeline.kept_figures import file_stem, keep
 from stages.analysis.tsne import Maps, tsne_maps
 from stages.records import SplitName
 from stages.sheets import csv_bytes
@@ -62,9 +62,9 @@ def draw_tsne(
     )
     points = [one.coordinates for one in maps.maps]
     titles = [f"{one.entry} (KL {one.divergence:.2f})" for one in maps.maps]
-    stem = f"tsne_{_safe(dataset)}_{split}"
+    stem = f"tsne_{file_stem(dataset)}_{split}"
     figure = maps_figure(stem, f"t-SNE of {dataset}", caption, points, titles, maps.labels, maps.class_names)
-    files = keep(tables.study.output, {f"{stem}.csv": _csv(maps)}, figure)
+    files = keep(tables.study.output, stem, {"csv": _csv(maps)}, figure)
     return TsneOutcome(maps, caption, files)
 
 
@@ -72,8 +72,3 @@ def _csv(maps: Maps) -> bytes:
     """Write one row for each backbone and image."""
     columns = maps.table()
     return csv_bytes(list(columns), zip(*columns.values(), strict=True))
-
-
-def _safe(name: str) -> str:
-    """Return a name as part of a file's name."""
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)

@@ -122,10 +122,10 @@ def near_duplicates(
     if second is not None:
         check_features(second, "the second table")
         check_widths(first, second, "the first table", "the second table")
-    if not 0 < threshold <= 1 or most_pairs < 1:
-        raise InputError(
-            f"threshold {threshold} and most_pairs {most_pairs}: give one in (0, 1] and one above 0"
-        )
+    if not 0 < threshold <= 1:
+        raise InputError(f"a cosine of {threshold} as threshold: give one above 0 and at most 1")
+    if most_pairs < 1:
+        raise InputError(f"most_pairs = {most_pairs}: give at least 1")
     other = first if second is None else second
     kept = _Nearest(most_pairs)
     for rows, others, candidates, values in _products(

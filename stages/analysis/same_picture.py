@@ -6,7 +6,8 @@ place is then refined at a higher resolution, which is what tells a crop from an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ WORTH_REFINING = 0.7
 """Coarse correlation below which no crop is looked for more closely."""
 REFINED_SIDE = 40
 """Side of the pictures compared at the higher resolution, pixels."""
+FEW_PAIRS, AT_A_TIME = 100, 16
+"""Up to how many pairs other processes are not worth their start; how many are compared at a time."""
 STEPS = (1 / 48, 1 / 96, 1 / 192, 1 / 384)
 """By which a window's edges are moved, as shares of a side, until no move helps."""
 
@@ -73,6 +76,7 @@ def same_pictures(
     first: Callable[[int], Path],
     second: Callable[[int], Path] | None = None,
     *,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Return the picture similarity of every pair.
@@ -83,6 +87,8 @@ def same_pictures(
         Of `near_duplicates`.
     first, second : callable of row to Path
         Where the image of a row lies; None = both tables are one.
+    workers : int
+        Processes that compare, where there are more than a few pairs.
     progress : callable, optional
         Called with (pairs done, all pairs, note).
 
@@ -105,18 +111,31 @@ def same_pictures(
     for path in {path for pair in places for path in pair}:
         if not path.is_file():
             raise InputError(f"{path} is not on this machine: compare features alone, or bring the images")
-    seen: dict[Path, Thumbnail] = {}
-    found = np.empty(len(places))
-    for i, pair in enumerate(places):
-        for path in pair:
-            if path not in seen:
-                seen[path] = _thumbnail_of(path)
-        found[i] = picture_similarity(seen[pair[0]], seen[pair[1]])
+    found: list[float] = []
+    for part in _compared(places, workers if len(places) > FEW_PAIRS else 1):
+        found += part
         if progress is not None:
-            progress(i + 1, len(places), "pairs compared")
-    return found
+            progress(len(found), len(places), "pairs compared")
+    return np.array(found, dtype=np.float64)
 
 
+def _compared(places: Sequence[tuple[Path, Path]], workers: int) -> Iterable[list[float]]:
+    """Yield the similarities a few pairs at a time, in order."""
+    parts = [places[i : i + AT_A_TIME] for i in range(0, len(places), AT_A_TIME)]
+    if workers == 1:
+        return map(_similarities, parts)
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+        return Parallel(return_as="generator")(delayed(_similarities)(part) for part in parts)  # type: ignore[no-any-return]
+
+
+def _similarities(places: Sequence[tuple[Path, Path]]) -> list[float]:
+    """Compare some pairs."""
+    return [picture_similarity(_thumbnail_of(a), _thumbnail_of(b)) for a, b in places]
+
+
+@functools.lru_cache(maxsize=512)  # 0.2 MB each
 def _thumbnail_of(path: Path) -> Thumbnail:
     """Read a file as every other part of this project reads it."""
     try:

@@ -121,7 +121,8 @@ def tsne_maps(
     Raises
     ------
     InputError
-        Entries of different images or labels, an unknown class, fewer rows than the perplexity needs.
+        Entries of different images or labels, an unknown class, fewer rows than the perplexity needs, or rows
+        that are all alike.
 
     Notes
     -----
@@ -134,16 +135,20 @@ def tsne_maps(
     names = choose_classes(first.class_names, classes, count=count, seed=seed)
     numbers = [first.class_names.index(name) for name in names]
     rows = np.flatnonzero(np.isin(first.labels, numbers))
-    if not 0 < perplexity < len(rows):
+    if not perplexity > 0:
+        raise InputError(f"perplexity {perplexity:g}: give a number above 0, such as {PERPLEXITY:g}")
+    if not perplexity < len(rows):
         raise InputError(
             f"perplexity {perplexity:g} needs more than {perplexity:g} images and the classes have {len(rows)}: "
             "lower it or show more classes"
         )
     ids = tuple(first.ids[i] for i in rows)
+    # All are read before the first is laid out, which takes minutes where there are many.
+    shown = {label: _features(label, table, ids) for label, table in entries.items()}
     import sklearn
 
     return Maps(
-        maps=tuple(_map(label, table, ids, perplexity, seed) for label, table in entries.items()),
+        maps=tuple(_map(label, features, perplexity, seed) for label, features in shown.items()),
         ids=ids,
         labels=np.searchsorted(numbers, first.labels[rows]).astype(np.int64),
         class_names=names,
@@ -171,17 +176,26 @@ def _checked(entries: Mapping[str, FeatureTable]) -> FeatureTable:
     return first
 
 
-def _map(label: str, table: FeatureTable, ids: Sequence[str], perplexity: float, seed: int) -> Map:
-    """Lay one entry out."""
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
-
+def _features(label: str, table: FeatureTable, ids: Sequence[str]) -> NDArray[np.float64]:
+    """Return the features of the rows of these ids, or raise `InputError` where all are the same."""
     where = {name: i for i, name in enumerate(table.ids)}
     rows = np.array([where[name] for name in ids])
     order = np.argsort(rows)
     features = np.empty((len(rows), table.features.shape[1]), dtype=np.float64)
     # Rows of a mapped file are read in ascending order, whatever the order of the ids.
     features[order] = np.asarray(table.features[rows[order]])
+    if not np.ptp(features, axis=0).any():
+        raise InputError(
+            f"{label}: the {len(ids)} images to be shown have the same features: nothing to lay out"
+        )
+    return features
+
+
+def _map(label: str, features: NDArray[np.float64], perplexity: float, seed: int) -> Map:
+    """Lay one entry out."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
     worker = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
     # One thread: sums over several come out in another order, and so does the map in the end; and on a machine
     # with other work to do, two threads that wait for each other take many times as long.

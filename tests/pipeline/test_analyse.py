@@ -13,8 +13,10 @@ import pytest
 
 from pipeline.cache_folder import cache_root
 from pipeline.config import Study
-from pipeline.kept_figures import FOLDER
+from pipeline.join_read_outs import _sentences
+from pipeline.kept_figures import FOLDER, file_stem
 from pipeline.ledger import Ledger
+from stages.analysis.ranking import Ranking
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -98,6 +100,8 @@ def test_without_the_images_features_alone_decide_and_it_is_said(
     result = penultimate("analyse", "duplicates", workshop.folder / "study.toml")
     assert result.status == 0
     assert "by cosine 0.9 alone, for the images are not here" in result.out
+    shown = penultimate("analyse", "duplicates", workshop.folder / "study.toml", "--no-pixels")
+    assert "by cosine 0.9 alone, for pixels were not to be compared" in shown.out
     assert not list((doubled.output / FOLDER).glob("*.png"))
 
 
@@ -109,6 +113,87 @@ def test_inside_one_split_each_pair_counts_once(workshop, doubled: Study, penult
     cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
     assert found["duplicates"] == int((cosines >= 0.5).sum())
     assert found["probe"] is None
+    assert found["images"] == [len(np.unique(np.argwhere(np.triu(unit @ unit.T, 1) >= 0.5)))] * 2
+
+
+def test_the_probe_is_that_of_the_test_side_whichever_comes_first(
+    workshop, doubled: Study, penultimate
+) -> None:
+    ends = [
+        json.loads(
+            penultimate(
+                *("analyse", "duplicates", workshop.folder / "study.toml", "--cosine", "0.99999999"),
+                *("--between", *sides, "--json"),
+            ).out
+        )[0]["probe"]
+        for sides in (("colours/train", "colours/test"), ("colours/test", "colours/train"))
+    ]
+    assert ends[0] == ends[1]
+    assert ends[0]["left_out"] == 1
+
+
+def test_a_figure_goes_with_the_pairs_that_it_showed(workshop, doubled: Study, penultimate) -> None:
+    words = ("analyse", "duplicates", workshop.folder / "study.toml", "--quiet")
+    assert penultimate(*words, "--cosine", "0.99999999").status == 0
+    assert len(list((doubled.output / FOLDER).glob("duplicates_*.figure.json"))) == 1
+    assert penultimate(*words, "--no-pixels").status == 0
+    assert sorted(p.suffix for p in (doubled.output / FOLDER).iterdir()) == [".csv", ".json"]
+
+
+def test_other_names_have_other_files() -> None:
+    stems = {file_stem(name) for name in ("a b", "a-b", "a/b", "a_b")}
+    assert len(stems) == 4
+    assert file_stem("a-b") == "a-b"
+
+
+def test_one_set_that_nothing_can_be_fitted_to_does_not_cost_the_others(workshop, penultimate) -> None:
+    workshop.images()
+    workshop.images("tiny", train=1, test=2)
+    sets = [{"name": name, "source": f"csv:{name}/split.csv"} for name in ("tiny", "colours")]
+    study = workshop.load({"dataset": sets})
+    workshop.publish(study)
+    result = penultimate("analyse", "read-outs", workshop.folder / "study.toml", "--json")
+    assert result.status == 1
+    assert [row["dataset"] for row in json.loads(result.out)] == ["colours"]
+    (line,) = result.errors
+    assert line.startswith("test_resnet.r160_in1k on tiny: folds = 5: give at least 2")
+
+
+def test_hiding_refuses_what_it_would_not_do(workshop, cached: Study, penultimate) -> None:
+    for more in (["--no-pixels"], ["--between", "colours/train", "colours/test"]):
+        result = penultimate("analyse", "duplicates", workshop.folder / "study.toml", "--hide", 2, *more)
+        assert result.status == 2
+        assert "--hide puts copies among the images of one split" in result.errors[0]
+
+
+def test_what_an_interruption_leaves_is_told(
+    workshop, cached: Study, penultimate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.near_duplicates.same_pictures", interrupted)
+    result = penultimate("analyse", "duplicates", workshop.folder / "study.toml")
+    assert result.status == 4
+    assert "interrupted: the files of the pairs of splits that were finished are kept" in result.err
+
+
+def test_scores_are_ranked_over_the_same_data_sets() -> None:
+    """The second is as good where both are, and is not ahead because it lacks the set on which the first lost."""
+
+    def ranking(score: str, dataset: str, regret: float, backbones: int = 3) -> Ranking:
+        names = tuple("abc"[:backbones])
+        return Ranking(dataset, score, "fine_tune", names, (), None, None, None, ("a",), ("a",), regret)
+
+    rankings = [
+        *(ranking("ridge", dataset, regret) for dataset, regret in (("one", 0.0), ("two", 0.3))),
+        ranking("leep", "one", 0.0),
+        *(ranking("logme", dataset, 0.0, 2) for dataset in ("one", "two")),
+    ]
+    assert _sentences(rankings) == [
+        "choosing a backbone for fine-tuning, mean regret in log odds: ridge 0.150, "
+        "LEEP 0.000 (on 1 of 2 data sets alone)"
+    ]
 
 
 def table_of(study: Study) -> np.ndarray[Any, Any]:

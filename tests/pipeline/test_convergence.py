@@ -36,6 +36,12 @@ def test_every_length_is_a_training_of_its_own(workshop) -> None:
     assert all(isinstance(job, TrainJob) and job.score_on == "test" for job in jobs)
 
 
+def test_a_data_set_that_is_named_twice_is_refused(workshop) -> None:
+    workshop.images()
+    with pytest.raises(StudyError, match="names one twice"):
+        workshop.load({"convergence": {**LENGTHS, "datasets": ["colours", "colours"]}})
+
+
 def test_every_length_chooses_its_own_grid_point(workshop) -> None:
     workshop.images()
     table = {**TRAINING, "learning_rates": [0.01, 0.1], "validation_fraction": 0.4}

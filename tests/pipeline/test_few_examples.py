@@ -114,6 +114,9 @@ def test_another_seed_makes_results_stale(workshop, few: Study) -> None:
     [
         ({"per_class": [1, 40]}, "40 examples a class asked for, but 2 of 2 classes have fewer"),
         ({"datasets": ["colors"]}, "few_examples.datasets[1]: the study has no data set 'colors'; did"),
+        ({"per_class": True}, "few_examples.per_class: true and false are no numbers"),
+        ({"datasets": ["colours", "colours"]}, "few_examples: datasets ['colours', 'colours'] names one twice"),
+        ({"per_class": 3, "validation_fraction": 0.8}, "(few_examples.validation_fraction = 0.8 of train is set"),
         ({"per_class": [2, 2]}, "few_examples: per_class [2, 2] names one twice"),
         ({"largest": 1}, "few_examples: per_class goes up to 2, beyond largest = 1"),
     ],

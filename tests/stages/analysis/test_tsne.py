@@ -68,6 +68,11 @@ def test_entries_of_other_images_are_refused(entries, blobs, table):
         tsne_maps({**entries, "other": table(x, y)}, perplexity=5)
     with pytest.raises(InputError, match="different classes"):
         tsne_maps({**entries, "other": table(x, y, K=5)}, perplexity=5)
+    for wrong in (0, -5, float("nan")):
+        with pytest.raises(InputError, match="give a number above 0"):
+            tsne_maps({"one": table(x, y)}, perplexity=wrong)
+    with pytest.raises(InputError, match="second: the 30 images to be shown have the same features"):
+        tsne_maps({"first": table(x, y), "second": table(np.ones_like(x), y)}, perplexity=5)
     with pytest.raises(InputError, match="perplexity 30 needs more than 30 images and the classes have 30"):
         tsne_maps(entries, ["c0", "c1"])
     with pytest.raises(InputError, match="no entry"):
