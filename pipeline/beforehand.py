@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from pipeline.errors import StudyError, SurroundingsError
-from pipeline.jobs import Job, Stage, TrainJob
+from pipeline.jobs import ExtractJob, Job, Stage, TrainJob
 from pipeline.place import Place
 from pipeline.plan import Plan
 from stages.errors import InputError
@@ -53,8 +53,13 @@ def job_pattern(only: str | None) -> re.Pattern[str]:
 
 
 def check_devices(jobs: Iterable[Job]) -> None:
-    """Refuse trainings on this machine that its devices cannot do; torch is loaded for words in doubt alone."""
-    asked = {(j.recipe.device, j.recipe.precision, j.regime) for j in jobs if isinstance(j, TrainJob)}
+    """Refuse jobs on this machine that its devices cannot do; torch is loaded for words in doubt alone."""
+    asked: set[tuple[str, str, str]] = set()
+    for job in jobs:
+        if isinstance(job, TrainJob):
+            asked.add((job.recipe.device, job.recipe.precision, job.regime))
+        elif isinstance(job, ExtractJob):
+            asked.add((job.device, job.precision, "extract"))
     doubtful = [
         w for w in sorted(asked) if w[0] not in ("auto", "cpu") or w[1] not in ("float32", "bfloat16")
     ]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 30.0
+_CLOSE_SECONDS = 5.0
+"""For letting go of what did not answer."""
 _START_SECONDS = 1.0
 """Between two looks whether the thread of the loop lives."""
 
@@ -72,12 +74,15 @@ def _client(address: str, loop: Any) -> Iterator[Client]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # versions that differ are told by `Dask.check`
         try:
-            asyncio.run_coroutine_threadsafe(_reach(address), loop.asyncio_loop).result()
+            reached = asyncio.run_coroutine_threadsafe(_reach(address), loop.asyncio_loop)
+            # Where something listens that never says a word, such as a dashboard, distributed waits for ever.
+            reached.result(timeout=CONNECT_SECONDS + _CLOSE_SECONDS)
             client = Client(address, loop=loop, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
+        except Exception as error:  # of a worker's address, or a transport that is not installed: any kind
             raise SurroundingsError(
                 f"{address}: no dask scheduler answers ({type(error).__name__}): start one with `dask scheduler`, "
-                "or correct the address (tcp://host:8786)"
+                'or correct the address: it is the one behind "Scheduler at:" (tcp://host:8786), neither the '
+                "dashboard's nor a worker's"
             ) from error
     with client:
         yield client
@@ -91,4 +96,5 @@ async def _reach(address: str) -> None:
     try:
         await client
     finally:
-        await client.close()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(client.close(), _CLOSE_SECONDS)

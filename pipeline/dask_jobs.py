@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import queue
+import threading
 import time
 import uuid
 from collections import Counter, deque
@@ -29,8 +30,12 @@ from pipeline.remote import Terms
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+    from pipeline.fitness import Needs
+
 T = TypeVar("T")
 
+ANSWER_SECONDS = 60.0
+"""For a worker to say whether it is fit: its first look loads the package from a network file system."""
 ALONE_SECONDS = 120.0
 """How long a run waits for a first worker, or for another one where all are gone."""
 _LOOK_SECONDS = 1.0
@@ -81,14 +86,7 @@ class Dask:
 
     def check(self, jobs: Sequence[Any], terms: Terms) -> None:
         """Look at every worker before the first job: versions, paths, a GPU where one is needed."""
-        try:
-            found: Mapping[str, list[str]] = self.client.run(lacking_on_worker, terms.needs)
-        except Exception as error:
-            raise SurroundingsError(
-                f"a dask worker cannot run penultimate ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}): install the same version there"
-            ) from error
-        mistakes = [f"worker {worker}: {line}" for worker, lines in found.items() for line in lines]
+        mistakes = [line for lines in self._looked_at(terms.needs) for line in lines]
         if not self.has_gpus() and any(terms.wants_gpu(job) for job in jobs):
             start = f"`dask worker {self.address} --resources GPU=1`"
             mistakes.append(
@@ -96,6 +94,34 @@ class Dask:
             )
         if mistakes:
             raise SurroundingsError("\n".join(mistakes))
+
+    def _looked_at(self, needs: Needs) -> list[list[str]]:
+        """Return what each worker lacks; one that does not answer lacks that."""
+
+        def look(worker: str, lines: list[str]) -> None:
+            try:
+                (found,) = self.client.run(lacking_on_worker, needs, workers=[worker]).values()
+                said = [f"worker {worker}: {line}" for line in found]
+            except Exception as error:
+                said = [
+                    f"worker {worker}: cannot run penultimate ({type(error).__name__}: "
+                    f"{' '.join(str(error).split())[:200]}): install the same version there"
+                ]
+            lines[:] = said
+
+        end = time.monotonic() + ANSWER_SECONDS
+        asked = []
+        for worker in self.workers():
+            lines = [
+                f"worker {worker}: does not answer within {ANSWER_SECONDS:.0f} s: end it, or wait until it does"
+            ]
+            # distributed waits for ever where a worker hangs; a thread that is left behind ends with the process.
+            thread = threading.Thread(target=look, args=(worker, lines), daemon=True)
+            thread.start()
+            asked.append((thread, lines))
+        for thread, _ in asked:
+            thread.join(max(0.0, end - time.monotonic()))
+        return [list(lines) for _, lines in asked]
 
     def run(
         self, function: Callable[[T], Any], jobs: Sequence[T], terms: Terms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,11 @@ from pipeline.place import Place
 from pipeline.progress import Reporter
 from pipeline.remote import Remote, Terms, executor_of
 from stages.records import Backbone, Split
+
+_GPU_PRECISIONS = ("tf32", "float16")
+"""That no CPU has."""
+_MOST_FOLDERS = 1000
+"""Of a split that are looked at on every worker."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def elsewhere_of(
 
 
 def files_of(jobs: Iterable[Job]) -> set[Path]:
-    """Return the files that tell whether a machine sees what jobs read: weights, and one image of each split."""
+    """Return the files that tell whether a machine sees what jobs read: weights, and an image of each folder."""
     found: set[Path] = set()
     for job in jobs:
         if isinstance(job, ExtractJob):
@@ -94,7 +100,8 @@ def _files(backbone: Backbone, splits: Iterable[Split]) -> Iterator[Path]:
     if backbone.weights.path is not None:
         yield backbone.weights.path.absolute()
     for split in splits:
-        yield from (path.absolute() for path in split.paths[:1])
+        one_each = {path.parent: path for path in reversed(split.paths)}
+        yield from (path.absolute() for path in itertools.islice(one_each.values(), _MOST_FOLDERS))
 
 
 def wants_gpu(unit: Unit | ExtractJob) -> bool | None:
@@ -102,7 +109,10 @@ def wants_gpu(unit: Unit | ExtractJob) -> bool | None:
     if isinstance(unit, ProbeJob):
         return False
     job = unit.jobs[0] if isinstance(unit, ExtractionGroup) else unit
-    device = job.recipe.device if isinstance(job, TrainJob) else job.device
+    recipe = job.recipe if isinstance(job, TrainJob) else job
+    device = recipe.device
+    if device == "auto" and recipe.precision in _GPU_PRECISIONS:
+        return True
     return None if device == "auto" else device != "cpu"
 
 

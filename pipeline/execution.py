@@ -50,6 +50,8 @@ def _pairs(texts: Sequence[str]) -> dict[str, Any]:
         if not equals or key not in SlurmTable.model_fields:
             hint = did_you_mean(key, SlurmTable.model_fields)
             keys = ", ".join(SlurmTable.model_fields)
+            if key in SlurmTable.model_fields:
+                raise StudyError(f"--slurm {text}: without a value; write {key}=...")
             raise StudyError(f"--slurm {text}: not KEY=VALUE of a known key{hint} (known: {keys})")
         if key == "setup":
             found.setdefault(key, []).append(value)

@@ -198,6 +198,7 @@ def _run(members: Sequence[_Member], progress: Progress | None) -> float:
         num_workers=job.num_workers,
         progress=progress,
         wanted=lambda place: running[place].error is None,
+        image_sha256=job.image_sha256,
     )
     with _writing(_BACKLOG * len(running)) as stage, contextlib.closing(results):
         for place, result in results:
@@ -246,4 +247,5 @@ def _outcome(member: _Member, place: Place, started: float, seconds: float, toge
     except Exception as error:
         return error
     shared = f", one decode for {together}" if together > 1 else ""
-    return Done(f"{len(entry.ids)} rows at {rate:.0f} images/s{shared}", left_out(entry))
+    how = f"at {rate:.0f} images/s{shared}" if rate else "that were computed before"
+    return Done(f"{len(entry.ids)} rows {how}", left_out(entry))

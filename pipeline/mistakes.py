@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,9 +36,20 @@ TABLES: Mapping[str, type[tables.Table]] = {
 """The table behind each key of the study file."""
 
 
+_UNION = re.compile(r"constrained-|literal\[|(int|float|str|bool)$")
+"""How pydantic calls the members of a union that a value might have been."""
+
+
 def explain(error: ValidationError) -> Iterator[str]:
     """Turn pydantic's errors into lines of the study file's own words."""
+    either: dict[str, list[str]] = {}
     for item in error.errors():
+        if isinstance(tag := item["loc"][-1] if item["loc"] else 0, str) and _UNION.match(tag):
+            place = _place(item["loc"][:-1])
+            either.setdefault(f"{place}|{item['input']!r}", []).append(
+                item["msg"].removeprefix("Input should be ")
+            )
+            continue
         place = _place(item["loc"])
         if item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])
@@ -55,6 +67,9 @@ def explain(error: ValidationError) -> Iterator[str]:
             yield f"{place}: must be a list in [ ] (found {item['input']!r})"
         else:
             yield f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]} (found {item['input']!r})"
+    for where, messages in either.items():
+        place, _, found = where.partition("|")
+        yield f"{place}: must be {' or '.join(messages)} (found {found})"
 
 
 def _place(location: tuple[int | str, ...]) -> str:

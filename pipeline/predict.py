@@ -149,12 +149,15 @@ def _features(
     """
     from stages.extract import extract_features
 
-    names = tuple(map(str, range(len(paths))))
-    split = Split("test", names, paths, np.zeros(len(paths), dtype=np.int64))
+    unreadable = {i: reason for i, path in enumerate(paths) if (reason := _unopened(path))}
+    there = [i for i in range(len(paths)) if i not in unreadable]
+    names, files = tuple(map(str, there)), tuple(paths[i] for i in there)
+    split = Split("test", names, files, np.zeros(len(there), dtype=np.int64))
     precision = json.loads(saved.metadata["ingredients"])["precision"]
     features: list[np.ndarray[Any, Any]] = []
     rows: list[int] = []
-    unreadable: dict[int, str] = {}
+    if not there:
+        return features, rows, unreadable
     with reporter.bar("features", "images") as progress:
         batches = extract_features(
             backbone, split, precision=precision, on_bad_image="exclude", progress=progress
@@ -162,9 +165,18 @@ def _features(
         try:
             for batch in batches:
                 features.append(batch.features)
-                rows += batch.rows.tolist()
+                rows += [there[row] for row in batch.rows.tolist()]
                 unreadable.update((int(name), reason) for name, reason in batch.excluded)
         except DatasetError:
             if len(unreadable) < len(paths):  # said at the end of a split without one readable image
                 raise
     return features, rows, unreadable
+
+
+def _unopened(path: Path) -> str:
+    """Say why a file cannot be opened; empty where it can."""
+    try:
+        path.open("rb").close()
+    except OSError as problem:
+        return f"{path}: cannot be opened ({problem.strerror or type(problem).__name__})"
+    return ""

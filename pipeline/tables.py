@@ -252,13 +252,20 @@ class ExecutionTable(Table):
     retries: int = Field(default=2, ge=0)
 
 
+def _amount(value: str) -> str:
+    """Refuse what is no amount of memory."""
+    if not re.fullmatch(r"\d+[KMGT]?B?", value):
+        raise ValueError(f"{value!r} is no amount of memory: write 16G, 64000M or so")
+    return value
+
+
 class SlurmTable(Table):
     """``[slurm]``: what a job asks Slurm for."""
 
     partition: str | None = None
     time: Annotated[str, BeforeValidator(_as_text)] = "1:00:00"
     cpus: Positive = 4
-    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?B?$")
+    memory: Annotated[str, AfterValidator(_amount)] | None = None
     side_by_side: Positive = 100
     account: str | None = None
     qos: str | None = None

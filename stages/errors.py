@@ -6,7 +6,8 @@
     ├── InputError (ValueError)      the input is wrong; nothing was started
     │   ├── DatasetError             a data set cannot be read as described
     │   │   ├── DatasetAbsentError   its files are not on this machine
-    │   │   └── BadImageError        an image file cannot be decoded
+    │   │   ├── BadImageError        an image file cannot be decoded
+    │   │   └── UnreadFileError      an image file cannot be read, or is not the one that was hashed
     │   ├── BackboneError            unknown backbone, or one that cannot do what was asked
     │   │   └── WeightsError         a weights file is missing or does not fit
     │   ├── ProbeError               features and labels that no probe can be fitted to
@@ -59,6 +60,13 @@ class DatasetAbsentError(DatasetError):
 
 class BadImageError(DatasetError):
     """An image file cannot be decoded."""
+
+
+class UnreadFileError(DatasetError):
+    """An image file cannot be read here and now, or is not the one that was hashed.
+
+    Nothing is known to be wrong with the picture, so no policy for bad images leaves it out.
+    """
 
 
 class BackboneError(InputError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -57,6 +58,7 @@ def read_batches(
     on_bad_image: ImageErrorPolicy,
     pool: Executor,
     padded: bool = False,
+    image_sha256: Sequence[str] | None = None,
 ) -> Iterator[PixelBatch]:
     """Yield the rows from ``start`` on in batches; Pillow decodes and resizes without Python's lock.
 
@@ -73,11 +75,15 @@ def read_batches(
     padded : bool
         For a GPU: batches all of ``batch_size`` rows, the last one filled up with black images, so that one
         shape is all that a network ever sees; in page-locked memory where there is a GPU.
+    image_sha256 : sequence of str, optional
+        What the files must have, one a row.
 
     Raises
     ------
     BadImageError
         An image cannot be decoded and the policy is "error".
+    UnreadFileError
+        A file cannot be read, or is not the one that was hashed, whatever the policy.
     DatasetError
         Every image of the split is unreadable.
     """
@@ -89,7 +95,7 @@ def read_batches(
     try:
         while True:
             while len(waiting) <= _AHEAD and (first := next(starts, None)) is not None:
-                waiting.append(_begin(split, preprocessing, first, batch_size, pool, padded))
+                waiting.append(_begin(split, preprocessing, first, batch_size, pool, padded, image_sha256))
             if not waiting:
                 break
             batch = _collect(split, waiting.popleft(), on_bad_image)
@@ -104,7 +110,13 @@ def read_batches(
 
 
 def _begin(
-    split: Split, preprocessing: Preprocessing, first: int, batch_size: int, pool: Executor, padded: bool
+    split: Split,
+    preprocessing: Preprocessing,
+    first: int,
+    batch_size: int,
+    pool: Executor,
+    padded: bool,
+    image_sha256: Sequence[str] | None,
 ) -> _Decoding:
     """Hand the images of one batch to the threads."""
     rows = range(first, min(first + batch_size, len(split)))
@@ -113,16 +125,25 @@ def _begin(
     tensor = torch.empty((count, size, size, 3), dtype=torch.uint8, pin_memory=pinned)
     tensor[len(rows) :] = 0
     array = tensor.numpy()
-    futures = [pool.submit(_read, split, row, preprocessing, array[row - first]) for row in rows]
+    futures = [
+        pool.submit(
+            _read,
+            split.paths[row],
+            None if image_sha256 is None else image_sha256[row],
+            preprocessing,
+            array[row - first],
+        )
+        for row in rows
+    ]
     return _Decoding(first, array, tensor, futures)
 
 
 def _read(
-    split: Split, row: int, preprocessing: Preprocessing, into: NDArray[np.uint8]
+    path: Path, sha256: str | None, preprocessing: Preprocessing, into: NDArray[np.uint8]
 ) -> BadImageError | None:
     """Decode and fit one image into its place, or return what is wrong with it."""
     try:
-        into[:] = fit(read_image(split.paths[row]), preprocessing)
+        into[:] = fit(read_image(path, sha256), preprocessing)
     except BadImageError as problem:
         return problem
     return None

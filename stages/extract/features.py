@@ -41,7 +41,7 @@ def extract_features(
     precision : {"float32", "tf32", "bfloat16", "float16"}
         Of the forward pass; features are handed out in float32 always. The last but bfloat16 need a GPU.
     on_bad_image : {"error", "exclude"}
-        Whether an unreadable image ends the extraction or is left out and reported.
+        Whether an image that cannot be decoded ends the extraction or is left out and reported.
     num_workers : int or None
         Threads that decode beside a GPU; 0 or None = as many as torch computes with. On the CPU decoding and
         computing share as many threads as torch computes with.
@@ -62,6 +62,8 @@ def extract_features(
     ------
     BadImageError
         An image cannot be decoded and the policy is "error".
+    UnreadFileError
+        A file cannot be read, whatever the policy.
     WeightsError, BackboneError
         The network cannot be built.
     InputError

@@ -53,6 +53,7 @@ def extract_together(
     num_workers: int | None = None,
     progress: Progress | None = None,
     wanted: Callable[[int], bool] = always,
+    image_sha256: Sequence[str] | None = None,
 ) -> Generator[tuple[int, Result], None, None]:
     """Decode a split once and run several networks over it.
 
@@ -78,6 +79,8 @@ def extract_together(
     wanted : callable, optional
         Asked before every forward pass whether the features of a network, told by its place, are still
         wanted.
+    image_sha256 : sequence of str, optional
+        What the image files must have, one a row; a file of other bytes ends the pass.
 
     Yields
     ------
@@ -88,6 +91,8 @@ def extract_together(
     ------
     BadImageError, DatasetError
         Images cannot be decoded.
+    UnreadFileError
+        A file cannot be read or is not the one that was hashed, whatever the policy.
     InputError
         An argument is out of range, or the networks have nothing in common.
     """
@@ -106,6 +111,7 @@ def extract_together(
             on_bad_image=on_bad_image,
             pool=pool,
             padded=device.type == "cuda",
+            image_sha256=image_sha256,
         )
         upload, problem = to_device(device), None
         try:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stages.errors import BadImageError
+from stages.errors import BadImageError, UnreadFileError
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _FAILURES = (
@@ -33,7 +33,6 @@ _FAILURES = (
     TypeError,
     OverflowError,
     struct.error,
-    MemoryError,
     Warning,  # a warning of Pillow that the caller's filters turned into an error
     Image.DecompressionBombError,
 )
@@ -58,6 +57,8 @@ def decode(data: bytes, *, name: str) -> Image.Image:
     ------
     BadImageError
         Empty, truncated, damaged, of an unknown format, or larger than Pillow's bound on pixels.
+    UnreadFileError
+        Memory ran out.
 
     Examples
     --------
@@ -75,6 +76,8 @@ def decode(data: bytes, *, name: str) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise BadImageError(f"{name}: not an image in a format that Pillow knows: replace it") from None
+    except MemoryError as problem:
+        raise UnreadFileError(f"{name}: not enough memory to decode it") from problem
     except _FAILURES as problem:
         reason = (str(problem).splitlines() or [""])[0] or type(problem).__name__
         raise BadImageError(f"{name}: cannot be decoded ({reason}): replace it or leave it out") from problem
@@ -92,11 +95,13 @@ def read_image(path: Path, sha256: str | None = None) -> Image.Image:
     Raises
     ------
     BadImageError
-        Also where the file cannot be opened, or its bytes are not those that were hashed.
+        It cannot be decoded.
+    UnreadFileError
+        The file cannot be opened, or its bytes are not those that were hashed.
     """
     data = _bytes_of(path)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise BadImageError(
+        raise UnreadFileError(
             f"{path}: changed since it was hashed: run again, with --rehash where that does not help"
         )
     return decode(data, name=str(path))
@@ -107,7 +112,7 @@ def hash_image(path: Path) -> str:
 
     Raises
     ------
-    BadImageError
+    UnreadFileError
         The file cannot be opened.
     """
     return hashlib.sha256(_bytes_of(path)).hexdigest()
@@ -119,12 +124,12 @@ def _bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as problem:
         reason = problem.strerror or type(problem).__name__
-        raise BadImageError(f"{path}: cannot be opened ({reason})") from problem
+        raise UnreadFileError(f"{path}: cannot be opened ({reason})") from problem
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode of Pillow's to RGB by the rules of this module."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
         return _from_sixteen_bit(image)

@@ -132,6 +132,11 @@ def test_every_mistake_is_listed_at_once_with_its_place_and_the_nearest_name(tmp
         (GOOD + "[probe]\nlambdas = { max = inf }\n", "probe.lambdas.max: "),
         (GOOD + "[probe]\ntolerance = nan\n", "probe.tolerance: "),
         (
+            GOOD + "[extract]\nbatch_size = 0\n",
+            "extract.batch_size: must be greater than 0 or 'auto' (found 0)",
+        ),
+        (GOOD + "[slurm]\nmemory = 'lots'\n", "slurm.memory: 'lots' is no amount of memory: write 16G"),
+        (
             GOOD + "[probe]\nlambdas = [0.1, 1.0]\n",
             "probe.lambdas: must be a table, { min = ..., max = ..., count = ... } (found [0.1, 1.0])",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -176,6 +177,34 @@ def test_a_scheduler_that_does_not_answer_is_one_line(tasks, address: str, monke
     with pytest.raises(SurroundingsError, match="no dask scheduler answers") as caught:
         list(run_on_dask(tasks.double, [1], address))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_listens_but_is_no_scheduler_is_one_line(tasks, cluster: Cluster, monkeypatch) -> None:
+    """A socket that never says a word, and the address of a worker."""
+    monkeypatch.setattr("pipeline.dask_client.CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr("pipeline.dask_client._CLOSE_SECONDS", 1.0)
+    with dask(cluster.address, retries=0) as remote:
+        worker = next(iter(remote.workers()))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for address in (f"tcp://127.0.0.1:{silent.getsockname()[1]}", worker, "tls://127.0.0.1:9"):
+            with pytest.raises(SurroundingsError, match="no dask scheduler answers") as caught:
+                list(run_on_dask(tasks.double, [1], address))
+            assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_worker_that_hangs_is_named_before_the_first_job(tasks, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.dask_jobs.ANSWER_SECONDS", 10.0)
+    with dask_cluster(tmp_path / "own", workers=2) as cluster:
+        with dask(cluster.address, retries=0) as remote:
+            remote.client.wait_for_workers(2, timeout=60)
+            hung = next(iter(remote.workers()))
+            pid = remote.client.run(os.getpid, workers=[hung])[hung]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(SurroundingsError, match=f"^worker {hung}: does not answer within 10 s"):
+                list(run_on_dask(tasks.double, [1], cluster.address))
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_folder_of_the_same_name_on_another_machine_is_another_folder(

@@ -84,7 +84,7 @@ def test_an_executor_that_cannot_be_reached_is_exit_3_and_leaves_the_study_alone
     assert not list((workshop.folder / "out").rglob("*.json"))
 
 
-def test_a_run_needs_its_weights_and_one_image_of_each_split(workshop) -> None:
+def test_a_run_needs_its_weights_and_one_image_of_each_folder(workshop) -> None:
     workshop.images()
     weights = workshop.folder / "net.pth"
     weights.touch()
@@ -92,8 +92,25 @@ def test_a_run_needs_its_weights_and_one_image_of_each_split(workshop) -> None:
     study = workshop.load({"backbone": [backbone], "extract": {"device": "cuda"}})
     jobs = [p.job for p in plan(study).to_run("extract")]
     assert {path.name for path in files_of(jobs)} == {"net.pth", "0.ppm"}
-    assert len(files_of(jobs)) == 3
+    assert len(files_of(jobs)) == 5
     assert [wants_gpu(job) for job in jobs if isinstance(job, ExtractJob)] == [True, True]
+    wanted = {"auto": True, "cpu": False}
+    for device, expected in wanted.items():
+        other = workshop.load({"backbone": [backbone], "extract": {"device": device, "precision": "tf32"}})
+        asked = [wants_gpu(p.job) for p in plan(other).to_run("extract") if isinstance(p.job, ExtractJob)]
+        assert asked == [expected, expected]
+
+
+@pytest.mark.parametrize("settings", [{"precision": "tf32", "device": "cpu"}, {"device": "cuda:7"}])
+def test_features_that_this_machine_cannot_make_are_one_line_before_any_work(
+    workshop, penultimate, settings: dict[str, str]
+) -> None:
+    workshop.images()
+    result = penultimate("extract", workshop.study({"extract": settings}))
+    assert result.status == 2
+    (line,) = result.errors
+    assert line.startswith("extract: ")
+    assert workshop.is_untouched()
 
 
 def test_what_a_worker_lacks_is_told_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

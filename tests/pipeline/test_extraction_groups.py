@@ -23,7 +23,7 @@ from pipeline.place import Done, Place
 from pipeline.plan import plan
 from pipeline.progress import Reporter
 from pipeline.run import run
-from stages.errors import BadImageError, StageError
+from stages.errors import BadImageError, StageError, UnreadFileError
 
 NAMES = ("test_resnet.r160_in1k", "test_efficientnet.r160_in1k", "test_convnext.r160_in1k")
 TRIO = {
@@ -231,6 +231,37 @@ def test_an_unreadable_image_is_everybodys_failure(workshop, place) -> None:
     (workshop.folder / "colours" / "train" / "green" / "5.ppm").write_bytes(b"broken")
     outcomes = extract_group(together(jobs_of(workshop)), place)
     assert [type(outcome) for outcome in outcomes] == [BadImageError] * 3
+
+
+def test_a_file_that_cannot_be_read_is_left_out_of_nothing(workshop, place) -> None:
+    """Gone in the middle and back again, whatever is done with bad images: the entries are whole in the end."""
+    workshop.images(train=7)
+    jobs = jobs_of(workshop, {"extract": {"batch_size": 2, "on_bad_image": "exclude"}})
+    single = place_at(workshop.folder / "single")
+    for job in jobs:
+        extract_group(together([job]), single)
+    away = workshop.folder / "away"
+    images = jobs[0].split.paths[-1].parent
+
+    def take_away(done: int, _total: int, _note: str) -> None:
+        if done == 2:
+            images.rename(away)
+
+    outcomes = extract_group(together(jobs), place, take_away)
+    assert [type(outcome) for outcome in outcomes] == [UnreadFileError] * 3
+    away.rename(images)
+    outcomes = extract_group(together(jobs), place)
+    assert [outcome.warnings for outcome in outcomes] == [()] * 3
+    check(jobs, place, {job.name: digest(open_store(single.root), job) for job in jobs})
+
+
+def test_other_bytes_than_were_hashed_are_not_read(workshop, place) -> None:
+    workshop.images(train=7)
+    jobs = jobs_of(workshop, {"extract": {"on_bad_image": "exclude"}})
+    jobs[0].split.paths[3].write_bytes(jobs[0].split.paths[4].read_bytes())
+    (outcome, *_) = extract_group(together(jobs), place)
+    assert isinstance(outcome, UnreadFileError)
+    assert "changed since it was hashed" in str(outcome)
 
 
 def test_images_that_change_meanwhile_are_found_once_and_nothing_is_published(jobs, place) -> None:

@@ -102,6 +102,26 @@ def test_a_file_that_is_not_there_is_still_bad_input(fitted: Path, images: Path,
     assert result.errors == ["nowhere.png: no such image or folder"]
 
 
+def test_a_file_that_cannot_be_opened_costs_the_others_nothing(
+    fitted: Path, images: Path, penultimate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests run as root, which opens everything."""
+    opened = Path.open
+
+    def closed(path: Path, *words: Any, **more: Any) -> Any:
+        if path.name == "a.ppm":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *words, **more)
+
+    monkeypatch.setattr(Path, "open", closed)
+    done = penultimate("predict", fitted / "probe.safetensors", images / "a.ppm", images / "d.ppm")
+    assert done.status == 1
+    first, second = done.out.splitlines()[1:]
+    assert first.endswith("a.ppm,,")
+    assert not second.endswith(",,")
+    assert "a.ppm: cannot be opened (Permission denied)" in done.err
+
+
 def test_a_probe_of_no_network_is_refused_in_one_line(tmp_path: Path, images: Path, penultimate) -> None:
     table = FeatureTable(
         np.eye(4, 3, dtype=np.float32), np.array([0, 1, 0, 1]), ("a", "b", "c", "d"), ("cat", "dog")

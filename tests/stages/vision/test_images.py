@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.errors import BadImageError
+from stages.errors import BadImageError, UnreadFileError
 from stages.vision.images import decode, read_image
 
 RAMP = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1))
@@ -70,6 +70,24 @@ def test_transparent_pixels_lie_over_white(mode: str) -> None:
     got = pixels(data)
     assert got[0, 0].tolist() == [255, 255, 255]
     assert got[1, 1].tolist() != [255, 255, 255]
+
+
+def test_a_colour_that_is_transparent_lies_over_white() -> None:
+    """Of RGB too, which has no alpha of its own."""
+    image = Image.new("RGB", (2, 1), (10, 20, 30))
+    image.putpixel((1, 0), (10, 20, 31))
+    got = pixels(encoded(image, "png", transparency=(10, 20, 30)))
+    assert got[0].tolist() == [[255, 255, 255], [10, 20, 31]]
+
+
+def test_a_machine_without_memory_is_not_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    data = encoded(Image.new("L", (4, 4)), "png")
+    monkeypatch.setattr("stages.vision.images.to_rgb", full)
+    with pytest.raises(UnreadFileError, match="not enough memory"):
+        decode(data, name="large")
 
 
 def test_half_transparent_pixels_are_mixed_with_white() -> None:
@@ -157,9 +175,9 @@ def test_what_is_no_image_is_refused_by_name(data: bytes, said: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BadImageError, match=r"none\.png: cannot be opened"):
+    with pytest.raises(UnreadFileError, match=r"none\.png: cannot be opened"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(BadImageError, match="cannot be opened"):
+    with pytest.raises(UnreadFileError, match="cannot be opened"):
         read_image(tmp_path)
 
 
