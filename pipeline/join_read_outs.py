@@ -155,7 +155,7 @@ def _figures(rankings: Sequence[Ranking], lines: Sequence[str]) -> tuple[Any, ..
     panels = []
     for target, words in _TARGETS.items():
         points = {
-            name: tuple(ranking.regret for ranking in found if ranking.regret is not None)
+            score_title(name): tuple(ranking.regret for ranking in found if ranking.regret is not None)
             for name, found in _comparable(rankings, target).items()
         }
         if points:

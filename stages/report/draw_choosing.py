@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.analysis.ranking import score_title
 from stages.report.draw_experiments import ExtraFigure
 from stages.report.style import COLOURS, RC, require_matplotlib, save
 
@@ -18,7 +17,7 @@ class Regrets:
 
     title: str
     points: Mapping[str, tuple[float, ...]]
-    """Score to log odds lost, one a data set."""
+    """Name of the score, as it is shown, to log odds lost, one a data set."""
 
 
 def regret_figure(stem: str, title: str, caption: str, panels: Sequence[Regrets]) -> ExtraFigure | None:
@@ -50,7 +49,7 @@ def regret_figure(stem: str, title: str, caption: str, panels: Sequence[Regrets]
                     ax.vlines(found.mean(), row - 0.35, row + 0.35, color=COLOURS[1], linewidth=1.6)
             ax.set_title(panel.title)
             ax.set_xlim(left=min(-0.02, ax.get_xlim()[0]))
-        axes[0].set_yticks(range(len(names)), labels=[score_title(name) for name in names])
+        axes[0].set_yticks(range(len(names)), labels=names)
         axes[0].invert_yaxis()
         figure.supxlabel("regret (log odds)", fontsize=8)
         pdf, png = save(figure)

@@ -57,7 +57,9 @@ class ImageStore:
     Raises
     ------
     BadImageError
-        A file cannot be decoded, or has other bytes than ``sha256`` says.
+        A file cannot be decoded.
+    UnreadFileError
+        A file cannot be read, or has other bytes than ``sha256`` says.
 
     Attributes
     ----------

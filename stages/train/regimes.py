@@ -94,7 +94,9 @@ def fine_tune(
     DatasetError
         A split is missing or empty.
     BadImageError
-        An image cannot be decoded, or is not what ``image_sha256`` says.
+        An image cannot be decoded.
+    UnreadFileError
+        An image cannot be read, or is not what ``image_sha256`` says.
     BackboneError, WeightsError
         The network cannot be built.
     InputError

@@ -24,7 +24,7 @@ from pipeline.place import Place
 from pipeline.plan import plan
 from pipeline.training_recipe import train_recipe
 from pipeline.work_train import AGAIN, train
-from stages.errors import BadImageError
+from stages.errors import UnreadFileError
 from stages.records import WITHOUT_EFFECT, TrainRecipe
 
 TRAINING = {"budget": "tiny", "steps": 3, "batch_size": 4, "image_size": 32, "device": "cpu"}
@@ -215,7 +215,7 @@ def test_an_image_that_changes_while_a_training_waits_is_not_trained_on(
     changed, *_, other = job.dataset.splits[split].paths
     changed.write_bytes(other.read_bytes())
     place = Place(tmp_path / "cache", tmp_path / "out")
-    with pytest.raises(BadImageError, match=f"{changed.name}: changed since it was hashed"):
+    with pytest.raises(UnreadFileError, match=f"{changed.name}: changed since it was hashed"):
         train(job, place, None)
     assert not Ledger(place.output).records()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.errors import BadImageError
+from stages.errors import BadImageError, UnreadFileError
 from stages.records import Backbone, Dataset, SplitName, TrainRecipe
 from stages.train import fine_tune
 from stages.train.pixels import ImageStore
@@ -153,7 +153,7 @@ def test_an_image_that_is_not_what_was_hashed_is_refused(
     (paths, _), folder = groups_of(colours), tmp_path / "pixels" if mapped else None
     known = {path: hash_image(path) for path in paths}
     paths[2].write_bytes(paths[3].read_bytes())
-    with pytest.raises(BadImageError, match=r"train2\.png: changed since it was hashed: run again"):
+    with pytest.raises(UnreadFileError, match=r"train2\.png: changed since it was hashed: run again"):
         _ = ImageStore([paths], budget=budget, folder=folder, sha256=known)[2]
 
 
@@ -163,7 +163,7 @@ def test_a_job_is_refused_images_of_which_other_bytes_are_known(
 ) -> None:
     path = colours.splits[split].paths[1]
     known = {path: "0" * 64}
-    with pytest.raises(BadImageError, match=f"{split}1.png: changed since it was hashed"):
+    with pytest.raises(UnreadFileError, match=f"{split}1.png: changed since it was hashed"):
         fine_tune(
             own,
             colours,
