@@ -256,8 +256,8 @@ from pathlib import Path
 
 def save(n):
     here = Path({folder!r})
-    (here / f"begun{{n}}").write_text(str(os.getpid()))
     try:
+        (here / f"begun{{n}}").write_text(str(os.getpid()))
         time.sleep(120)
     except KeyboardInterrupt:
         time.sleep(0.5)
