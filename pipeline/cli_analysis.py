@@ -57,7 +57,7 @@ def duplicates(
 ) -> None:
     """Find images of STUDY that stand twice: cropped, rescaled, compressed again or mirrored.
 
-    Features propose pairs, pixels confirm them where the images are on this machine: a pair takes a twentieth of a
+    Features propose pairs, pixels confirm them where the images are on this machine: a pair takes a thirtieth of a
     second of a core, up to 10,000 are looked at. Says what the probe scores without the test images concerned.
     """
     from pipeline.hidden_copies import check_hiding, hide_copies

@@ -24,7 +24,7 @@ from stages.records import SPLITS, SplitName
 from stages.sheets import csv_bytes
 
 MOST_LOOKED_AT = 10_000
-"""Pairs whose pixels are compared, the nearest first: 50 to 60 ms each on one core."""
+"""Pairs whose pixels are compared, the nearest first: about 35 ms each on one core."""
 SHOWN = 12
 """Pairs on the picture sheet."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,7 @@ def cut(picture: Grey, window: tuple[float, float, float, float], height: int, w
     return np.asarray(rows @ picture @ columns.T)
 
 
+@functools.lru_cache(maxsize=1024)  # the same few sizes come again with every pair; 50 KB each at most
 def _areas(before: int, start: float, extent: float, after: int) -> Grey:
     """Return (after, before) shares by which old pixels along one side make new ones."""
     edges = start + np.linspace(0, extent, after + 1)
