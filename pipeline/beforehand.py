@@ -10,6 +10,7 @@ from pipeline.jobs import ExtractJob, Job, Stage, TrainJob
 from pipeline.place import Place
 from pipeline.plan import Plan
 from stages.errors import InputError
+from stages.records import GPU_PRECISIONS
 
 WRITE_CACHE: tuple[Stage, ...] = ("extract", "fine-tune", "scratch")
 """Stages that keep something in the cache: features, decoded images."""
@@ -60,9 +61,7 @@ def check_devices(jobs: Iterable[Job]) -> None:
             asked.add((job.recipe.device, job.recipe.precision, job.regime))
         elif isinstance(job, ExtractJob):
             asked.add((job.device, job.precision, "extract"))
-    doubtful = [
-        w for w in sorted(asked) if w[0] not in ("auto", "cpu") or w[1] not in ("float32", "bfloat16")
-    ]
+    doubtful = [w for w in sorted(asked) if w[0] not in ("auto", "cpu") or w[1] in GPU_PRECISIONS]
     if not doubtful:
         return
     try:

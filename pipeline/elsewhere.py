@@ -20,10 +20,8 @@ from pipeline.ledger import file_stem
 from pipeline.place import Place
 from pipeline.progress import Reporter
 from pipeline.remote import Remote, Terms, executor_of
-from stages.records import Backbone, Split
+from stages.records import GPU_PRECISIONS, Backbone, Split
 
-_GPU_PRECISIONS = ("tf32", "float16")
-"""That no CPU has."""
 _MOST_FOLDERS = 1000
 """Of a split that are looked at on every worker."""
 
@@ -111,7 +109,7 @@ def wants_gpu(unit: Unit | ExtractJob) -> bool | None:
     job = unit.jobs[0] if isinstance(unit, ExtractionGroup) else unit
     recipe = job.recipe if isinstance(job, TrainJob) else job
     device = recipe.device
-    if device == "auto" and recipe.precision in _GPU_PRECISIONS:
+    if device == "auto" and recipe.precision in GPU_PRECISIONS:
         return True
     return None if device == "auto" else device != "cpu"
 

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from stages.report.draw_experiments import ExtraFigure
 
 FOLDER = "analysis"
+_LONGEST = 60
+"""Characters of a name; two of them and what stands beside them fit into a file's name."""
 
 
-def file_stem(name: str) -> str:
-    """Return a name as part of a file's name, another one for every name.
+def safe_name(name: str) -> str:
+    """Return a name as part of a file's name, another one for every name; most stay as they are.
 
     Examples
     --------
-    >>> file_stem("pets"), file_stem("my pets")
+    >>> safe_name("pets"), safe_name("my pets")
     ('pets', 'my-pets-8d0df190')
     """
-    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)[:_LONGEST]
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 

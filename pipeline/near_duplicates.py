@@ -14,7 +14,7 @@ from pipeline.cached_tables import CachedTables
 from pipeline.errors import StudyError
 from pipeline.executors import worker_count
 from pipeline.findings import strict_json
-from pipeline.kept_figures import file_stem, keep
+from pipeline.kept_figures import keep, safe_name
 from pipeline.ledger import Ledger
 from pipeline.progress import SILENT, Reporter
 from stages.analysis.duplicates import ALONE_COSINE, CANDIDATE_COSINE, Pairs, near_duplicates, rows_without
@@ -255,4 +255,4 @@ def _sheet(stem: str, outcome: DuplicatesOutcome, pairs: Pairs, path_of: list[Ca
 
 def _stem(side: Side) -> str:
     """Return a side as part of a file's name."""
-    return f"{file_stem(side.dataset)}-{side.split}"
+    return f"{safe_name(side.dataset)}-{side.split}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cached_tables import CachedTables
-from pipeline.kept_figures import file_stem, keep
+from pipeline.kept_figures import keep, safe_name
 from stages.analysis.tsne import Maps, tsne_maps
 from stages.records import SplitName
 from stages.sheets import csv_bytes
@@ -62,7 +62,7 @@ def draw_tsne(
     )
     points = [one.coordinates for one in maps.maps]
     titles = [f"{one.entry} (KL {one.divergence:.2f})" for one in maps.maps]
-    stem = f"tsne_{file_stem(dataset)}_{split}"
+    stem = f"tsne_{safe_name(dataset)}_{split}"
     figure = maps_figure(stem, f"t-SNE of {dataset}", caption, points, titles, maps.labels, maps.class_names)
     files = keep(tables.study.output, stem, {"csv": _csv(maps)}, figure)
     return TsneOutcome(maps, caption, files)

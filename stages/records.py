@@ -24,6 +24,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "ham
 REGIMES: tuple[Regime, ...] = ("linear_probe", "fine_tune", "from_scratch")
 METRICS: tuple[Metric, ...] = ("top_1", "mean_per_class", "map_11_point")
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+GPU_PRECISIONS = ("tf32", "float16")
+"""That no CPU has."""
 
 Progress = Callable[[int, int, str], None]
 """Called by a stage with (done, total, note); it must return quickly and may raise to cancel."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stages.errors import InputError
+from stages.records import GPU_PRECISIONS
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = ("float32", "tf32", *AUTOCAST)
@@ -107,7 +108,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    if device.type == "cpu" and precision in ("tf32", "float16"):
+    if device.type == "cpu" and precision in GPU_PRECISIONS:
         raise InputError(f"precision {precision!r} needs a GPU: use float32 or bfloat16 on the CPU")
 
 
